@@ -1,0 +1,209 @@
+"""Packing: which row, read and write column of a site holds what.
+
+``SiteAllocator`` keeps the books in one process (content digests to table indices, counted) and
+says in a ``SitePatch`` what the tables must hold; ``apply_patch`` moves it into a ``Site``, on any
+number of ranks. Columns and reads of equal content are shared. A row is always written whole, so
+what a freed row or column still holds is never read.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from forward.columns import PARAMETERS, Column, Read
+from forward.program import SiteContent
+from forward.site import Capacity, Site
+
+
+class CapacityError(RuntimeError):
+    """A table is full; the message names the table and what to raise."""
+
+
+class Pool:
+    """Indices handed out by content digest and counted."""
+
+    def __init__(self, size: int, what: str) -> None:
+        """Make a pool of indices 0..size-1; ``what`` names them in errors."""
+        self._free = list(range(size - 1, -1, -1))
+        self._index: dict[str, int] = {}
+        self._count: dict[str, int] = {}
+        self._size, self._what = size, what
+
+    @property
+    def used(self) -> int:
+        """Indices handed out."""
+        return len(self._index)
+
+    def index(self, digest: str) -> int:
+        """Return the index that holds ``digest``."""
+        return self._index[digest]
+
+    def take(self, digest: str) -> bool:
+        """Count one more user of ``digest``; return whether it is new here.
+
+        Raises:
+            CapacityError: No index is free.
+        """
+        if digest in self._index:
+            self._count[digest] += 1
+            return False
+        if not self._free:
+            raise CapacityError(f"no {self._what} left: all {self._size} are in use")
+        self._index[digest], self._count[digest] = self._free.pop(), 1
+        return True
+
+    def give(self, digest: str) -> bool:
+        """Count one user less; return whether nobody is left and the index is free."""
+        self._count[digest] -= 1
+        if self._count[digest]:
+            return False
+        del self._count[digest]
+        self._free.append(self._index.pop(digest))
+        return True
+
+
+@dataclass(frozen=True, eq=False)
+class SitePatch:
+    """New contents for some reads, columns and rows of one site; indices are int64.
+
+    Shapes for k reads, m columns, r rows: read_index (k,), read_vectors (k, d), read_bias (k,),
+    column_index (m,), column_writes (m, d), column_parameters (m, len(PARAMETERS)), column_reads
+    (m, 2), row_index (r,), row_offsets (r, d), row_coefficients (r, n_writes).
+    """
+
+    read_index: Tensor
+    read_vectors: Tensor
+    read_bias: Tensor
+    column_index: Tensor
+    column_writes: Tensor
+    column_parameters: Tensor
+    column_reads: Tensor
+    row_index: Tensor
+    row_offsets: Tensor
+    row_coefficients: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the fields by name, for a container."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def apply_patch(site: Site, patch: SitePatch) -> None:
+    """Write a patch into the tables in place, reads and columns before the rows that use them."""
+    site.reads[patch.read_index] = patch.read_vectors.to(site.reads)
+    site.bias[patch.read_index] = patch.read_bias.to(site.bias)
+    site.writes[patch.column_index] = patch.column_writes.to(site.writes)
+    for name, values in zip(PARAMETERS, patch.column_parameters.unbind(-1), strict=True):
+        table: Tensor = getattr(site, name)
+        table[patch.column_index] = values.to(table)
+    site.read_of[patch.column_index] = patch.column_reads[:, 0].to(site.read_of)
+    site.partner_of[patch.column_index] = patch.column_reads[:, 1].to(site.partner_of)
+    site.coefficients[patch.row_index] = patch.row_coefficients.to(site.coefficients)
+    site.offsets[patch.row_index] = patch.row_offsets.to(site.offsets)
+
+
+class SiteAllocator:
+    """The books of one site."""
+
+    def __init__(self, d_model: int, capacity: Capacity, name: str) -> None:
+        """Keep books for a site of these sizes; ``name`` appears in errors."""
+        self._d_model, self._n_writes = d_model, capacity.writes
+        self._reads = Pool(capacity.reads, f"reads at {name}")
+        self._columns = Pool(capacity.writes, f"writes at {name}")
+
+    @property
+    def used(self) -> tuple[int, int]:
+        """(reads, writes) in use."""
+        return self._reads.used, self._columns.used
+
+    def place(self, rows: Sequence[tuple[int, SiteContent]]) -> SitePatch:
+        """Book the contents of some rows and return what the tables must hold.
+
+        Raises:
+            CapacityError: They do not fit; the books are as before.
+        """
+        new_reads: dict[str, Read] = {}
+        new_columns: dict[str, Column] = {}
+        booked: list[Column] = []
+        try:
+            for column in (column for _, content in rows for column, _ in content.columns):
+                self._take(column, new_reads, new_columns)
+                booked.append(column)
+        except CapacityError:
+            self._give(booked)
+            raise
+        return self._patch(rows, new_reads.values(), new_columns.values())
+
+    def release(self, contents: Iterable[SiteContent]) -> None:
+        """Take contents off the books; what nobody else uses is free again."""
+        self._give(column for content in contents for column, _ in content.columns)
+
+    def _take(
+        self, column: Column, new_reads: dict[str, Read], new_columns: dict[str, Column]
+    ) -> None:
+        if not self._columns.take(column.digest):
+            return
+        taken: list[Read] = []
+        try:
+            for read in column.reads:
+                if self._reads.take(read.digest):
+                    new_reads[read.digest] = read
+                taken.append(read)
+        except CapacityError:
+            for read in taken:
+                self._reads.give(read.digest)
+            self._columns.give(column.digest)
+            raise
+        new_columns[column.digest] = column
+
+    def _give(self, columns: Iterable[Column]) -> None:
+        for column in columns:
+            if self._columns.give(column.digest):
+                for read in column.reads:
+                    self._reads.give(read.digest)
+
+    def _patch(
+        self,
+        rows: Sequence[tuple[int, SiteContent]],
+        reads: Iterable[Read],
+        columns: Iterable[Column],
+    ) -> SitePatch:
+        reads, columns = list(reads), list(columns)
+        return SitePatch(
+            read_index=_index(self._reads.index(r.digest) for r in reads),
+            read_vectors=self._stack([r.vector for r in reads]),
+            read_bias=torch.tensor([r.bias for r in reads], dtype=torch.float32),
+            column_index=_index(self._columns.index(c.digest) for c in columns),
+            column_writes=self._stack([c.write for c in columns]),
+            column_parameters=torch.tensor([c.parameters for c in columns]).reshape(
+                -1, len(PARAMETERS)
+            ),
+            column_reads=_index(
+                self._reads.index(read.digest) if read else 0
+                for c in columns
+                for read in (c.read, c.partner)
+            ).reshape(-1, 2),
+            row_index=_index(row for row, _ in rows),
+            row_offsets=self._stack([self._offset(content) for _, content in rows]),
+            row_coefficients=self._coefficients([content for _, content in rows]),
+        )
+
+    def _offset(self, content: SiteContent) -> Tensor:
+        return torch.zeros(self._d_model) if content.offset is None else content.offset
+
+    def _coefficients(self, contents: Sequence[SiteContent]) -> Tensor:
+        table = torch.zeros(len(contents), self._n_writes)
+        for row, content in enumerate(contents):
+            for column, coefficient in content.columns:
+                table[row, self._columns.index(column.digest)] += coefficient
+        return table
+
+    def _stack(self, vectors: Sequence[Tensor]) -> Tensor:
+        if not vectors:
+            return torch.zeros(0, self._d_model)
+        return torch.stack([vector.to(torch.float32) for vector in vectors])
+
+
+def _index(values: Iterable[int]) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.int64)

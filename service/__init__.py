@@ -1,0 +1,1 @@
+"""The service: who asked for what, under which policy."""

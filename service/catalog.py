@@ -1,0 +1,217 @@
+"""The catalog: an immutable snapshot of every active policy and of the binding; imports no torch.
+
+A change makes a new snapshot, so a request that took one keeps it to its end.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from service.documents import Document
+from service.errors import ServiceError
+from service.explain import did_you_mean
+from service.records import Key, Owner, Revision
+from service.schemas import NO_POLICY, Binding, BindingSpec, Policy, PolicySpec
+
+
+class CatalogError(ServiceError):
+    """A change that the catalog refuses; ``status`` and ``code`` are those of the answer."""
+
+    def __init__(self, message: str, status: int, code: str) -> None:
+        """Keep the message and how an HTTP answer says it."""
+        super().__init__(message)
+        self.message, self.status, self.code = message, status, code
+
+
+class OwnershipError(CatalogError):
+    """A document that the directory owns can be changed only there."""
+
+    def __init__(self, key: Key) -> None:
+        """Name the document."""
+        kind, name = key
+        message = (
+            f"{kind} '{name}' is owned by the policy directory: change its file there, or apply "
+            "this one under another name"
+        )
+        super().__init__(message, 409, "owned_by_directory")
+
+
+class UnknownPolicyError(CatalogError):
+    """A binding that names a policy which is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRevision:
+    """An active revision of a policy; ``artifacts`` pins the names in it to digests."""
+
+    name: str
+    revision: int
+    digest: str
+    spec: PolicySpec = field(hash=False)
+    owner: Owner
+    artifacts: Mapping[str, str] = field(default_factory=dict, hash=False)
+    description: str = ""
+
+    @property
+    def label(self) -> str:
+        """Name and revision, such as ``formal@3``."""
+        return f"{self.name}@{self.revision}"
+
+    @property
+    def applied(self) -> bool:
+        """Whether it changes answers: in shadow and off it does not."""
+        return self.spec.mode == "enforce"
+
+
+@dataclass(frozen=True, slots=True)
+class BindingRevision:
+    """The active revision of the default binding; revision 0 is the implicit one."""
+
+    revision: int = 0
+    spec: BindingSpec = field(default_factory=BindingSpec)
+    owner: Owner | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Policies by name and the default binding, under a number that grows with every change."""
+
+    policies: Mapping[str, PolicyRevision] = field(default_factory=lambda: MappingProxyType({}))
+    binding: BindingRevision = field(default_factory=BindingRevision)
+    generation: int = 0
+
+    def owner(self, key: Key) -> Owner | None:
+        """Return who owns a document, or None if there is none of that name."""
+        kind, name = key
+        if kind == "Binding":
+            return self.binding.owner
+        return self.policies[name].owner if name in self.policies else None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a new snapshot changed: policies new or with other content, removed, the binding."""
+
+    changed: tuple[PolicyRevision, ...] = ()
+    removed: tuple[PolicyRevision, ...] = ()
+    binding: bool = False
+
+    def __bool__(self) -> bool:
+        """Whether anything changed."""
+        return bool(self.changed or self.removed or self.binding)
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A document and who owns it."""
+
+    document: Document
+    owner: Owner
+
+
+def merge(directory: Iterable[Document], api: Iterable[Document]) -> dict[Key, Owned]:
+    """Return the documents that are to be active, by kind and name.
+
+    A name in both is the directory's: a file that an operator puts there takes over what was
+    posted before, whose revisions stay in the store.
+    """
+    merged = {document.key: Owned(document, "api") for document in api}
+    return merged | {document.key: Owned(document, "directory") for document in directory}
+
+
+def check_post(catalog: Catalog, key: Key) -> None:
+    """Refuse to apply or remove over the API what the directory owns.
+
+    Raises:
+        OwnershipError: The directory owns the document.
+    """
+    if catalog.owner(key) == "directory":
+        raise OwnershipError(key)
+
+
+def check_removal(catalog: Catalog, name: str) -> None:
+    """Refuse to remove a policy that is not there, is the directory's, or is bound.
+
+    Raises:
+        CatalogError: With status 404 or 409.
+    """
+    if name not in catalog.policies:
+        guess = did_you_mean(name, catalog.policies)
+        raise CatalogError(f"there is no policy '{name}'{guess}", 404, "policy_not_found")
+    check_post(catalog, ("Policy", name))
+    if name in referenced(catalog.binding.spec):
+        message = f"the binding names policy '{name}': change the binding first"
+        raise CatalogError(message, 409, "policy_in_use")
+
+
+def referenced(binding: BindingSpec) -> tuple[str, ...]:
+    """Return the names of the policies that a binding names."""
+    names = (*binding.mandatory, binding.policy, *(binding.choices or ()))
+    return tuple(dict.fromkeys(name for name in names if name != NO_POLICY))
+
+
+def check_references(binding: BindingSpec, policies: Iterable[str]) -> None:
+    """Refuse a binding that names unknown policies.
+
+    Raises:
+        UnknownPolicyError: With status 400.
+    """
+    known = set(policies)
+    for name in referenced(binding):
+        if name not in known:
+            message = f"the binding names policy '{name}', which is not there"
+            guess = did_you_mean(name, known) or "; apply that policy first"
+            raise UnknownPolicyError(message + guess, 400, "unknown_policy")
+
+
+def advance(catalog: Catalog, revisions: Iterable[Revision]) -> tuple[Catalog, Changes]:
+    """Return the snapshot in which exactly these revisions are active, and what it changes.
+
+    Without a change it is the old snapshot. The old one is never touched.
+
+    Raises:
+        CatalogError: The binding names a policy that is not among them.
+    """
+    policies: dict[str, PolicyRevision] = {}
+    binding = BindingRevision()
+    for revision in revisions:
+        model = revision.document().model
+        if isinstance(model, Policy):
+            policies[revision.name] = _policy(revision, model)
+        else:
+            binding = _binding(revision, model)
+    check_references(binding.spec, policies)
+    changes = _changes(catalog, policies, binding)
+    if not changes:
+        return catalog, changes
+    ordered = MappingProxyType(dict(sorted(policies.items())))
+    generation = catalog.generation + 1
+    return replace(catalog, policies=ordered, binding=binding, generation=generation), changes
+
+
+def _policy(revision: Revision, model: Policy) -> PolicyRevision:
+    return PolicyRevision(
+        revision.name,
+        revision.revision,
+        revision.digest,
+        model.spec,
+        revision.owner,
+        MappingProxyType(dict(revision.artifacts)),
+        model.metadata.description,
+    )
+
+
+def _binding(revision: Revision, model: Binding) -> BindingRevision:
+    return BindingRevision(revision.revision, model.spec, revision.owner)
+
+
+def _changes(
+    old: Catalog, policies: Mapping[str, PolicyRevision], binding: BindingRevision
+) -> Changes:
+    changed = (p for name, p in policies.items() if old.policies.get(name) != p)
+    removed = (p for name, p in old.policies.items() if name not in policies)
+    return Changes(
+        tuple(sorted(changed, key=lambda p: p.name)),
+        tuple(sorted(removed, key=lambda p: p.name)),
+        binding != old.binding,
+    )

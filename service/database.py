@@ -1,0 +1,134 @@
+"""Opens the store's database: where it lies, how it is locked, its migrations."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from service.errors import ServiceError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_TIMEOUT_MS = 10_000
+WRITER_LOCK = 0x7472696D74616230  # PostgreSQL's advisory locks are keyed by a 64-bit integer
+PRAGMAS = (
+    f"busy_timeout={BUSY_TIMEOUT_MS}",
+    "journal_mode=WAL",
+    "synchronous=NORMAL",
+    "foreign_keys=ON",
+)
+
+
+class StoreError(ServiceError):
+    """The store cannot be opened, read or written."""
+
+
+class Database:
+    """An engine whose writers exclude each other and whose failures are ``StoreError``."""
+
+    def __init__(self, url: URL) -> None:
+        """Connect and bring the tables up to date.
+
+        Raises:
+            StoreError: The database cannot be reached, or a newer version wrote it.
+        """
+        self._where = url.render_as_string(hide_password=True)
+        try:
+            self._engine = _engine(url)
+        except ModuleNotFoundError as error:
+            raise StoreError(
+                f"{self._where} needs the package '{error.name}'; pip install 'psycopg[binary]'"
+            ) from error
+        with self.write() as connection:
+            _migrate(connection, self._where)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Yield a connection that sees one consistent state."""
+        with self._failures(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Yield the connection of the only writer; all of it is committed, or nothing is."""
+        with self._failures(), self._engine.connect() as connection:
+            writer = connection.execution_options(trimtab_writer=True)
+            with writer.begin():
+                if writer.dialect.name == "postgresql":
+                    writer.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITER_LOCK)))
+                yield writer
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            cause = getattr(error, "orig", None) or error
+            raise StoreError(f"the store at {self._where} failed: {cause}") from error
+
+
+def parse_url(text: str) -> URL:
+    """Return the database of ``--state``: a folder, ``sqlite:///file`` or ``postgresql://…``.
+
+    Raises:
+        StoreError: It is none of these.
+    """
+    if "://" not in text:
+        return URL.create("sqlite", database=str(Path(text).expanduser() / "trimtab.db"))
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        raise StoreError(f"'{text}' is not a database URL") from error
+    name = url.get_backend_name()
+    if name == "sqlite" and url.database and url.database != ":memory:":
+        return url.set(drivername="sqlite")
+    if name == "postgresql":
+        return url.set(drivername="postgresql+psycopg")
+    raise StoreError(
+        f"a store cannot be kept in '{url.render_as_string(hide_password=True)}'; give a folder, "
+        "sqlite:///path/to/file.db or postgresql://user@host/database"
+    )
+
+
+def _engine(url: URL) -> Engine:
+    engine = sa.create_engine(url)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _on_sqlite_connect)
+        sa.event.listen(engine, "begin", _on_sqlite_begin)
+    return engine
+
+
+def _on_sqlite_connect(connection: Any, _record: object) -> None:
+    # Python's own transaction handling begins late and skips DDL; ours begins every transaction.
+    connection.isolation_level = None
+    for pragma in PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _on_sqlite_begin(connection: Connection) -> None:
+    # A writer takes the lock at once: one that upgrades later fails instead of waiting.
+    writer = connection.get_execution_options().get("trimtab_writer", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+
+
+def _migrate(connection: Connection, where: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise StoreError(
+            f"the store at {where} cannot be used: {error}; a newer version of Trimtab may have "
+            "written it"
+        ) from error

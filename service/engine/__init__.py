@@ -1,0 +1,1 @@
+"""Everything that touches vLLM: launcher, worker, sites, slots, block keys, the generate wrapper."""

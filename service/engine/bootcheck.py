@@ -1,0 +1,73 @@
+"""Boot checks on a rank: the sites are in the graph that runs, and do what ``forward/`` says.
+
+Raises nothing: a rank reports, the launcher refuses to serve on any fault.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from forward.columns import Read, set_to
+from forward.hookpoints import HookPoint
+from forward.program import SiteContent
+from forward.site import Site
+from forward.tables import SiteAllocator, apply_patch
+
+N_TOKENS = 8
+SEED = 20
+
+
+def check_rank(runner: Any) -> dict[str, Any]:
+    """Return ``{"faults": [...], "sites": [...]}`` of one rank.
+
+    Three checks a site: with row 0 its delta is exactly zero; with a known row its delta equals
+    the arithmetic written out by hand; and a write at it changes what the (compiled) model gives.
+    """
+    faults: list[str] = []
+    with torch.inference_mode():
+        silent = _model_output(runner)
+        for point, site in runner.sites.items():
+            faults += _check_site(runner, point, site, silent)
+    return {"faults": faults, "sites": [str(point) for point in runner.sites]}
+
+
+def _check_site(runner: Any, point: HookPoint, site: Site, silent: Tensor) -> list[str]:
+    generator = torch.Generator().manual_seed(SEED)
+    d_model = site.offsets.shape[1]
+    residual = torch.randn(N_TOKENS, d_model, generator=generator).to(site.offsets.device)
+    faults: list[str] = []
+    rows = torch.zeros(2, N_TOKENS, dtype=torch.int64, device=residual.device)
+    strengths = torch.ones(2, N_TOKENS, device=residual.device)
+    if bool(site.delta(residual, rows, strengths).count_nonzero()):
+        faults.append(f"{point}: row 0 is not silent")
+    saved = {name: buffer.clone() for name, buffer in site.named_buffers()}
+    content, expected = _known_row(residual, d_model, site.capacity.writes > 0)
+    row = site.capacity.rows - 1
+    apply_patch(site, SiteAllocator(d_model, site.capacity, str(point)).place([(row, content)]))
+    rows[0] = row
+    if not torch.allclose(site.delta(residual, rows, strengths), expected, atol=1e-4, rtol=1e-4):
+        faults.append(f"{point}: a known row's delta is not what forward/ computes")
+    if torch.equal(_model_output(runner, row), silent):
+        faults.append(f"{point}: a write does not reach the model's output")
+    for name, buffer in site.named_buffers():
+        buffer.copy_(saved[name])
+    return faults
+
+
+def _known_row(residual: Tensor, d_model: int, has_columns: bool) -> tuple[SiteContent, Tensor]:
+    """Return an offset plus, if there is room, a ``set``; and by hand what they give."""
+    unit = torch.ones(d_model, device=residual.device) / d_model**0.5
+    offset = torch.linspace(-1.0, 1.0, d_model, device=residual.device)
+    expected = offset.expand_as(residual)
+    if not has_columns:
+        return SiteContent(offset), expected
+    column = set_to(Read(unit), unit, value=3.0)
+    moved = (3.0 - residual @ unit).unsqueeze(-1) * unit
+    return SiteContent(offset, ((column, 1.0),)), expected + moved
+
+
+def _model_output(runner: Any, row: int = 0) -> Tensor:
+    """Run the model as it is served on dummy tokens, all on ``row``, and return its last hidden."""
+    hidden, _ = runner.dummy_run_on(row, N_TOKENS)
+    return hidden.clone()

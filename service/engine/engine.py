@@ -1,0 +1,93 @@
+"""The engine with policies: how vLLM must be configured, and what its client then gives."""
+
+import os
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from vllm.engine.protocol import EngineClient
+from vllm.platforms import current_platform
+
+from forward.allocation import Allocator
+from forward.families import model_shape
+from forward.hookpoints import HookPoint
+from forward.site import Capacity
+from service.engine.generate import Generate, StampedGenerate
+from service.engine.lease import Lease
+from service.engine.refusals import refuse_arguments, refuse_config
+from service.engine.slots import Slots
+from service.engine.wire import TableUpdate, table_digest
+
+RPC_TIMEOUT_SECONDS = 60.0
+
+
+class BootError(RuntimeError):
+    """The engine came up, but is not what policies need; it must not serve."""
+
+
+def configure(args: Namespace, capacities: Mapping[HookPoint, Capacity]) -> None:
+    """Set on vLLM's arguments what policies need: worker, scheduler, and sites in the config.
+
+    The sites enter vLLM's compile-cache key through ``additional_config``: a graph compiled for
+    other sites, or for none, is never loaded.
+
+    Raises:
+        RefusedOptionError: The arguments ask for what is not proven.
+    """
+    refuse_arguments(args)
+    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
+    platform = "CPU" if current_platform.is_cpu() else "CUDA"
+    args.worker_cls = f"service.engine.worker.{platform}PolicyWorker"
+    asynchronous = platform == "CUDA" and getattr(args, "async_scheduling", None) is not False
+    prefix = "Async" if asynchronous else ""
+    args.scheduler_cls = f"service.engine.scheduler.{prefix}PolicyScheduler"
+    sites = {str(p): [c.rows, c.reads, c.writes] for p, c in sorted(capacities.items())}
+    args.additional_config = {**(args.additional_config or {}), "trimtab": {"sites": sites}}
+
+
+class PolicyEngine:
+    """A running engine: its slots, and a ``generate`` that stamps."""
+
+    def __init__(self, client: EngineClient, capacities: Mapping[HookPoint, Capacity]) -> None:
+        """Wrap a client whose engine was started on ``configure``d arguments.
+
+        Raises:
+            RefusedOptionError: vLLM's resolved configuration is not proven.
+        """
+        config: Any = client.vllm_config
+        refuse_config(config)
+        self.client, self.capacities = client, dict(capacities)
+        self.shape = model_shape(config.model_config.hf_text_config)
+        self.slots = Slots(Allocator(self.shape.d_model, capacities), self._write)
+        self._plain: Generate = client.generate
+
+    def install(self, default_lease: Callable[[], Lease]) -> None:
+        """Replace ``generate`` on the client, so that every route's requests are stamped."""
+        self.client.generate = StampedGenerate(self._plain, default_lease)  # type: ignore[method-assign]
+
+    async def boot_check(self) -> None:
+        """Check every rank.
+
+        Raises:
+            BootError: Names each fault by rank.
+        """
+        reports = await self._call("trimtab_boot_check")
+        faults = [f"rank {i}: {f}" for i, r in enumerate(reports) for f in r["faults"]]
+        expected = {str(point) for point in self.capacities}
+        faults += [
+            f"rank {i}: sites {r['sites']}, expected {sorted(expected)}"
+            for i, r in enumerate(reports)
+            if set(r["sites"]) != expected
+        ]
+        digests = await self._call("trimtab_digest")
+        if set(digests) != {table_digest({})}:
+            faults.append(f"ranks do not start with empty tables: {sorted(set(digests))}")
+        if faults:
+            raise BootError("; ".join(faults))
+
+    async def _write(self, update: TableUpdate) -> Sequence[str]:
+        rows = {str(row): key for row, key in update.rows.items()}
+        return await self._call("trimtab_update", update.dump(), rows)
+
+    async def _call(self, method: str, *args: Any) -> list[Any]:
+        return await self.client.collective_rpc(method, timeout=RPC_TIMEOUT_SECONDS, args=args)

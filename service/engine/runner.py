@@ -1,0 +1,154 @@
+"""The V1 model runner with sites: puts them in at load, and fills the tokens' rows each step.
+
+Rows are filled at the end of ``_prepare_inputs``: positions are final on the device by then, and
+the step is still inside vLLM's guard for reused host buffers. Dummy runs bypass it, so they zero
+the rows themselves.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.v1.core.sched.output import SchedulerOutput
+
+from forward.families import decoder_layers, model_shape
+from forward.hookpoints import HookPoint
+from forward.rows import MAX_GENERATION_REGIONS, N_REGIONS, token_rows
+from forward.site import N_SOURCES, Capacity, Site, TokenRows
+from forward.tables import apply_patch
+from service.engine.sites import install_sites
+from service.engine.stamp import Stamp, StampError
+from service.engine.wire import TableUpdate, table_digest
+
+
+class RequestRows:
+    """Per-request rows of the current batch: host buffers, and their copies on the device."""
+
+    def __init__(self, max_requests: int, device: torch.device) -> None:
+        """Make buffers for ``max_requests`` requests."""
+        self._host = _request_buffers(max_requests, torch.device("cpu"), device.type == "cuda")
+        is_host = device.type == "cpu"
+        self._device = self._host if is_host else _request_buffers(max_requests, device, False)
+        self._order: list[str] = []
+
+    def upload(self, requests: Mapping[str, Any], order: list[str]) -> None:
+        """Bring the rows of a batch's requests, in batch order, to the device if they changed."""
+        if order == self._order:
+            return
+        n = len(order)
+        for index, request_id in enumerate(order):
+            self._write(index, requests[request_id])
+        for host, device in zip(self._host, self._device, strict=True):
+            if host is not device:
+                source, target = (host, device) if host.dim() == 1 else (host[:, :n], device[:, :n])
+                target.copy_(source, non_blocking=True)
+        self._order = list(order)
+
+    def fill(self, tokens: TokenRows, positions: Tensor, request_of: Tensor) -> None:
+        """Derive the step's token rows on the device; the tail beyond the step is row 0."""
+        n = positions.shape[0]
+        prompt_lengths, rows, starts, strengths = self._device
+        tokens.rows[:, :n] = token_rows(positions, request_of, prompt_lengths, rows, starts)
+        tokens.strengths[:, :n] = strengths[:, request_of]
+        tokens.rows[:, n:].zero_()
+
+    def _write(self, index: int, request: Any) -> None:
+        prompt_lengths, rows, starts, strengths = self._host
+        prompt_lengths[index] = request.num_prompt_tokens
+        stamp = Stamp.unpack(request.sampling_params.extra_args)
+        for source, span in enumerate(stamp.spans):
+            packed_rows, packed_starts = span.rows.packed()
+            rows[source, index] = torch.tensor(packed_rows)
+            starts[source, index] = torch.tensor(packed_starts)
+            strengths[source, index] = span.rows.strength
+
+
+class PolicyRunner:
+    """Mixed into vLLM's V1 runner by ``service.engine.worker``."""
+
+    sites: dict[HookPoint, Site]
+    token_rows: TokenRows
+    request_rows: RequestRows
+    row_contents: dict[int, str]
+
+    def prepare_tables(self) -> None:
+        """Make the buffers that do not depend on the model; call once the runner exists."""
+        runner: Any = self
+        self.token_rows = TokenRows(runner.max_num_tokens, runner.device)
+        self.request_rows = RequestRows(runner.max_num_reqs, runner.device)
+        self.row_contents = {}
+
+    def load_model(self, *args: Any, **kwargs: Any) -> None:
+        """Load the model, then put the sites in, before anything is traced."""
+        super().load_model(*args, **kwargs)  # type: ignore[misc]
+        runner: Any = self
+        shape = model_shape(runner.model_config.hf_text_config)
+        capacities = site_capacities(runner.vllm_config.additional_config)
+        layers = decoder_layers(runner.get_model(), shape.family)
+        self.sites = install_sites(layers, shape, capacities, self.token_rows)
+
+    def apply_update(self, update: TableUpdate) -> str:
+        """Write an update into the tables and return the digest of all rows.
+
+        Raises:
+            KeyError: An update names a site that this rank does not have.
+        """
+        with torch.inference_mode():
+            for point, patch in update.patches.items():
+                apply_patch(self.sites[point], patch)
+        self.row_contents.update(update.rows)
+        return table_digest(self.row_contents)
+
+    def _prepare_inputs(self, scheduler_output: SchedulerOutput, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._prepare_inputs(scheduler_output, *args, **kwargs)  # type: ignore[misc]
+        runner: Any = self
+        n_tokens = scheduler_output.total_num_scheduled_tokens
+        self.request_rows.upload(runner.requests, runner.input_batch.req_ids)
+        self.request_rows.fill(
+            self.token_rows, runner.positions[:n_tokens], runner.req_indices.gpu[:n_tokens]
+        )
+        return prepared
+
+    def _update_states(self, scheduler_output: SchedulerOutput) -> Any:
+        updated = super()._update_states(scheduler_output)  # type: ignore[misc]
+        for request in scheduler_output.scheduled_new_reqs:
+            self._check_stamp(request.sampling_params)
+        return updated
+
+    def _check_stamp(self, params: Any) -> None:
+        stamp = Stamp.unpack(params.extra_args if params is not None else None)
+        for span in stamp.spans:
+            for row, key in zip(span.rows.rows, span.keys, strict=True):
+                if (self.row_contents.get(row) if row else "") != key:
+                    raise StampError(f"row {row} does not hold the content that a request names")
+
+    def _dummy_run(self, *args: Any, **kwargs: Any) -> Any:
+        self.token_rows.rows.zero_()
+        return super()._dummy_run(*args, **kwargs)  # type: ignore[misc]
+
+    def dummy_run_on(self, row: int, n_tokens: int) -> Any:
+        """Run the model as served on dummy tokens, all of them on ``row`` at strength 1."""
+        self.token_rows.rows.zero_()
+        self.token_rows.rows[0].fill_(row)
+        self.token_rows.strengths[0].fill_(1.0)
+        result = super()._dummy_run(n_tokens)  # type: ignore[misc]
+        self.token_rows.rows.zero_()
+        return result
+
+
+def site_capacities(additional_config: Mapping[str, Any]) -> dict[HookPoint, Capacity]:
+    """Read the sites that the launcher fixed from vLLM's additional config."""
+    sites: Mapping[str, list[int]] = additional_config["trimtab"]["sites"]
+    return {HookPoint.parse(point): Capacity(*sizes) for point, sizes in sites.items()}
+
+
+def _request_buffers(n: int, device: torch.device, pin: bool) -> tuple[Tensor, ...]:
+    return (
+        torch.zeros(n, dtype=torch.int64, device=device, pin_memory=pin),
+        torch.zeros(N_SOURCES, n, N_REGIONS, dtype=torch.int64, device=device, pin_memory=pin),
+        torch.zeros(
+            N_SOURCES, n, MAX_GENERATION_REGIONS, dtype=torch.int64, device=device, pin_memory=pin
+        ),
+        torch.zeros(N_SOURCES, n, dtype=torch.float32, device=device, pin_memory=pin),
+    )

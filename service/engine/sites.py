@@ -1,0 +1,102 @@
+"""Sites in vLLM's decoder layers: the class of a layer is changed, its parameters are not.
+
+A wrapper module would rename every parameter and break weight reloading; a forward hook would not
+be traced. A subclass of the layer's own class is traced into the compiled graph like the layer.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from forward.families import Family, ModelShape
+from forward.hookpoints import HookPoint
+from forward.residual import add_delta, stream
+from forward.site import Capacity, Site, TokenRows
+
+
+class SiteInstallError(RuntimeError):
+    """A site could not be put into the model."""
+
+
+class _Steered:
+    """What both kinds of layer share: the sites before and after, and the tokens' rows."""
+
+    site_pre: Site | None
+    site_post: Site | None
+    token_rows: TokenRows
+
+    def _delta(self, site: Site, residual: Tensor) -> Tensor:
+        return site.delta(residual, *self.token_rows.first(residual.shape[0]))
+
+
+class PairLayer(_Steered):
+    """A layer that takes and returns (hidden, residual), whose sum is the residual stream."""
+
+    def forward(
+        self,
+        positions: Tensor,
+        hidden_states: Tensor,
+        residual: Tensor | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Run the layer with its sites; a delta goes to the hidden half."""
+        if self.site_pre is not None:
+            delta = self._delta(self.site_pre, stream(hidden_states, residual))
+            hidden_states, residual = add_delta(hidden_states, residual, delta)
+        hidden_states, residual = super().forward(  # type: ignore[misc]
+            positions, hidden_states, residual, *args, **kwargs
+        )
+        if self.site_post is not None:
+            delta = self._delta(self.site_post, stream(hidden_states, residual))
+            hidden_states, residual = add_delta(hidden_states, residual, delta)
+        return hidden_states, residual
+
+
+class PlainLayer(_Steered):
+    """A layer that takes and returns the residual stream itself."""
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Run the layer with its sites."""
+        if self.site_pre is not None:
+            hidden_states = hidden_states + self._delta(self.site_pre, hidden_states)
+        hidden_states = super().forward(hidden_states, *args, **kwargs)  # type: ignore[misc]
+        if self.site_post is not None:
+            hidden_states = hidden_states + self._delta(self.site_post, hidden_states)
+        return hidden_states
+
+
+def install_sites(
+    layers: Iterable[nn.Module],
+    shape: ModelShape,
+    capacities: Mapping[HookPoint, Capacity],
+    tokens: TokenRows,
+) -> dict[HookPoint, Site]:
+    """Put a site at every hook point and return them.
+
+    Raises:
+        SiteInstallError: A layer is not of the class that the family's identity test covers.
+    """
+    device = tokens.rows.device
+    sites = {point: Site(shape.d_model, c, device) for point, c in capacities.items()}
+    for index, layer in enumerate(layers):
+        pre = sites.get(HookPoint("resid_pre", index))
+        post = sites.get(HookPoint("resid_post", index))
+        if pre is not None or post is not None:
+            _steer_layer(layer, shape.family, pre, post, tokens)
+    return sites
+
+
+def _steer_layer(
+    layer: nn.Module, family: Family, pre: Site | None, post: Site | None, tokens: TokenRows
+) -> None:
+    base = type(layer)
+    if base.__name__ not in family.vllm_layers:
+        raise SiteInstallError(
+            f"layer class {base.__name__} is not one that is proven for {family.name} "
+            f"({', '.join(family.vllm_layers)}); no site was put in"
+        )
+    layer.site_pre, layer.site_post, layer.token_rows = pre, post, tokens
+    mixin = PairLayer if family.returns_pair else PlainLayer
+    layer.__class__ = type(f"Steered{base.__name__}", (mixin, base), {})

@@ -1,0 +1,59 @@
+"""Workers: vLLM's own with the policy runner, on CPU and CUDA.
+
+The runner is swapped by changing its class once vLLM has made it, so no constructor of vLLM's is
+copied. Only the V1 runner is proven; any other is refused by name.
+"""
+
+from typing import Any
+
+from vllm.v1.worker.cpu_worker import CPUWorker
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+from vllm.v1.worker.gpu_worker import Worker
+
+from service.engine import bootcheck
+from service.engine.runner import PolicyRunner
+from service.engine.wire import TableUpdate, table_digest
+
+
+class RunnerError(RuntimeError):
+    """The model runner is not one that policies are proven on."""
+
+
+class _PolicyWorker:
+    """What both workers add: the runner's class, and the calls that the launcher makes."""
+
+    model_runner: Any
+
+    def init_device(self) -> None:
+        """Make the runner, then give it sites."""
+        super().init_device()  # type: ignore[misc]
+        runner = self.model_runner
+        if not isinstance(runner, GPUModelRunner):
+            raise RunnerError(
+                f"{type(runner).__module__}.{type(runner).__name__} is not the V1 model runner, "
+                "the only one that policies are proven on; unset what selects another"
+            )
+        base = type(runner)
+        runner.__class__ = type(f"Policy{base.__name__}", (PolicyRunner, base), {})
+        runner.prepare_tables()
+
+    def trimtab_update(self, blob: bytes, rows: dict[int, str]) -> str:
+        """Write tables; returns the digest of this rank's rows."""
+        update = TableUpdate.parse(bytes(blob), {int(row): key for row, key in rows.items()})
+        return self.model_runner.apply_update(update)
+
+    def trimtab_digest(self) -> str:
+        """Return the digest of this rank's rows."""
+        return table_digest(self.model_runner.row_contents)
+
+    def trimtab_boot_check(self) -> dict[str, Any]:
+        """Check this rank's sites; see ``service.engine.bootcheck``."""
+        return bootcheck.check_rank(self.model_runner)
+
+
+class CPUPolicyWorker(_PolicyWorker, CPUWorker):
+    """The worker on CPUs."""
+
+
+class CUDAPolicyWorker(_PolicyWorker, Worker):
+    """The worker on CUDA GPUs."""

@@ -1,0 +1,235 @@
+"""The governor: takes changes from documents to rows on every rank, and leases out what is active.
+
+An activation is compiled, then placed, then recorded, then published by moving one pointer. A
+request selects from the snapshot that the pointer names and keeps it; what a change replaced stays
+until its last request ends. Nothing is half-applied: a failure before the pointer moves frees what
+was placed.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from forward.container import ArtifactError
+from forward.fingerprint import ModelFingerprint
+from forward.program import Program
+from forward.tables import CapacityError
+from service.artifacts import ArtifactLibrary
+from service.catalog import Catalog, Changes, advance, check_post, check_removal, merge
+from service.desired import Desired, Wanted, compile_desired
+from service.digest import content_digest
+from service.directory import DirectoryState
+from service.documents import Document
+from service.engine.lease import Lease
+from service.engine.slots import Slot, Slots
+from service.errors import ServiceError
+from service.records import Key
+from service.selection import Selection, select
+from service.store import Store
+from steering.direction import DirectionError
+
+REFUSED = (ServiceError, CapacityError, ArtifactError, DirectionError)
+"""What a change can be refused with; anything else is a fault of ours."""
+
+
+@dataclass(frozen=True, eq=False)
+class ActiveSet:
+    """One published state: the catalog and the slots of what it serves."""
+
+    catalog: Catalog = field(default_factory=Catalog)
+    operator: Slot | None = None
+    policies: Mapping[str, Slot] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """All of them."""
+        return (*filter(None, [self.operator]), *self.policies.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The outcome of a change."""
+
+    catalog: Catalog
+    changes: Changes
+
+
+class Governor:
+    """Owns what is active. One event loop; changes are serialised."""
+
+    def __init__(
+        self, slots: Slots, store: Store, library: ArtifactLibrary, model: ModelFingerprint
+    ) -> None:
+        """Govern an engine's slots; nothing is active until ``start``."""
+        self._slots, self._store, self._library = slots, store, library
+        self.model = model
+        self._active = ActiveSet()
+        self._directory: DirectoryState | None = None
+        self._fault: str | None = None
+        self._lock = asyncio.Lock()
+
+    @property
+    def catalog(self) -> Catalog:
+        """The snapshot that new requests select from."""
+        return self._active.catalog
+
+    async def start(self, directory: DirectoryState | None) -> Applied:
+        """Activate what the directory says and what was applied over the API before.
+
+        Raises:
+            ServiceError: As ``apply``; nothing is active then.
+        """
+        async with self._lock:
+            self._directory = directory
+            return await self._activate(await asyncio.to_thread(self._wanted, []))
+
+    async def apply(self, documents: Iterable[Document]) -> Applied:
+        """Apply documents over the API; all of them or none.
+
+        Raises:
+            OwnershipError: The directory owns one.
+            CompileError: One cannot be served.
+            CatalogError: The binding would name what is not there.
+            CapacityError: The tables cannot hold it.
+        """
+        posted = list(documents)
+        async with self._lock:
+            for document in posted:
+                check_post(self.catalog, document.key)
+            return await self._activate(await asyncio.to_thread(self._wanted, posted))
+
+    async def remove(self, name: str) -> Applied:
+        """Remove a policy that was applied over the API.
+
+        Raises:
+            CatalogError: It is not there, is the directory's, or is bound.
+        """
+        async with self._lock:
+            check_removal(self.catalog, name)
+            items = await asyncio.to_thread(self._wanted, [])
+            kept = [w for w in items if w.document.key != ("Policy", name)]
+            return await self._activate(kept)
+
+    async def reload(self, directory: DirectoryState) -> Applied:
+        """Take over a new state of the directory; on refusal the last good one stays active.
+
+        Raises:
+            ServiceError: As ``apply``. The reason is in ``status`` until a state is accepted.
+        """
+        async with self._lock:
+            previous, self._directory = self._directory, directory
+            try:
+                applied = await self._activate(await asyncio.to_thread(self._wanted, []))
+            except REFUSED as error:
+                self._fault, self._directory = str(error), previous
+                raise
+            self._fault = None
+            return applied
+
+    def lease(self, selection: Selection) -> Lease:
+        """Return the lease of a selection from the current snapshot; hold it at once."""
+        active = self._active
+        chosen = selection.chosen
+        return Lease(
+            self._slots,
+            active.operator,
+            active.policies[chosen.name] if chosen is not None else None,
+            selection.strength,
+            tuple(policy.label for policy in selection.policies),
+            selection_digest(selection),
+        )
+
+    def default_lease(self) -> Lease:
+        """Return what a request that names nothing runs under."""
+        return self.lease(select(self.catalog))
+
+    def status(self) -> dict[str, Any]:
+        """Return what is active, what fills the tables and what is wrong, as JSON values."""
+        directory = self._directory
+        errors = [problem.as_dict() for problem in directory.errors] if directory else []
+        return {
+            "model": {
+                "fingerprint": self.model.digest,
+                "family": self.model.family,
+                "d_model": self.model.d_model,
+                "n_layers": self.model.n_layers,
+            },
+            "generation": self.catalog.generation,
+            "policies": {p.name: p.revision for p in self.catalog.policies.values()},
+            "directory": {
+                "path": str(directory.folder) if directory else None,
+                "errors": errors,
+                "refused": self._fault,
+            },
+            "capacity": {"used": self._slots.used, "draining": self._slots.draining},
+        }
+
+    def _wanted(self, posted: list[Document]) -> list[Wanted]:
+        """Return what is to be active: the directory's, then posted, then what was active."""
+        if self._directory is not None:
+            self._library.adopt(self._directory.artifacts_folder)
+        kept = {r.key: r for r in self._store.all_active() if r.owner == "api"}
+        from_api = [r.document() for r in kept.values()] + posted
+        merged = merge(self._directory.documents if self._directory else [], from_api)
+        new: set[Key] = {document.key for document in posted}
+        return [
+            Wanted(
+                item.document,
+                item.owner,
+                kept[key].artifacts if item.owner == "api" and key not in new else None,
+            )
+            for key, item in merged.items()
+        ]
+
+    async def _activate(self, items: list[Wanted]) -> Applied:
+        desired = await asyncio.to_thread(compile_desired, items, self._library, self.model)
+        old, placed = self._active, list[Slot]()
+        try:
+            operator = await self._place(desired.operator, old.operator, placed)
+            policies = {
+                name: await self._place(program, old.policies.get(name), placed)
+                for name, program in desired.policies.items()
+            }
+            catalog, changes = await asyncio.to_thread(self._record, desired, old.catalog)
+        except BaseException:
+            for slot in placed:
+                self._slots.retire(slot)
+            raise
+        self._active = ActiveSet(catalog, operator, MappingProxyType(policies))
+        kept = set(map(id, self._active.slots))
+        for slot in old.slots:
+            if id(slot) not in kept:
+                self._slots.retire(slot)
+        return Applied(catalog, changes)
+
+    async def _place(self, program: Program, old: Slot | None, placed: list[Slot]) -> Slot:
+        """Return the old slot if it holds just this program, else a new one."""
+        if old is not None and old.placement.program.digest == program.digest:
+            return old
+        slot = await self._slots.place(program)
+        placed.append(slot)
+        return slot
+
+    def _record(self, desired: Desired, catalog: Catalog) -> tuple[Catalog, Changes]:
+        revisions = [
+            self._store.record(p.document, p.artifacts, p.owner) for p in desired.planned
+        ]
+        advanced = advance(catalog, revisions)
+        gone = {r.key for r in self._store.all_active()} - {r.key for r in revisions}
+        self._store.activate(revisions, gone)
+        return advanced
+
+
+def selection_digest(selection: Selection) -> str:
+    """Return the identity of what a request runs under: content of the policies, and strength."""
+    chosen = selection.chosen
+    return content_digest(
+        {
+            "mandatory": [[p.digest, dict(p.artifacts)] for p in selection.mandatory],
+            "chosen": [chosen.digest, dict(chosen.artifacts)] if chosen is not None else None,
+            "strength": selection.strength if chosen is not None else None,
+        }
+    )
+

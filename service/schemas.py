@@ -1,0 +1,168 @@
+"""The schemas of the documents that operators write: Policy and Binding; imports no torch."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    model_validator,
+)
+
+from service.steer_schema import Name, Rate, Steer, Strict
+
+API_VERSION = "trimtab/v1"
+NO_POLICY = "none"
+LATER_KINDS = ("Monitor", "EditSet")
+
+Kind = Literal["Policy", "Binding"]
+Mode = Literal["off", "shadow", "enforce"]
+Action = Literal["log", "alert", "steer", "refuse", "stop"]
+OnError = Literal["block", "pass"]
+
+Text = Annotated[str, StringConstraints(max_length=4096)]
+
+
+def _not_reserved(name: str) -> str:
+    if name == NO_POLICY:
+        raise ValueError("'none' is reserved: it is how a request chooses no policy")
+    return name
+
+
+def _no_repeats(names: tuple[str, ...]) -> tuple[str, ...]:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"'{repeated[0]}' is named twice")
+    return names
+
+
+PolicyName = Annotated[Name, AfterValidator(_not_reserved)]
+Names = Annotated[
+    tuple[Name, ...], Field(strict=False, max_length=256), AfterValidator(_no_repeats)
+]
+PolicyNames = Annotated[
+    tuple[PolicyName, ...], Field(strict=False, max_length=256), AfterValidator(_no_repeats)
+]
+
+
+class Strength(Strict):
+    """The range in which a client may scale a policy's ``steer``; nothing beyond it is allowed."""
+
+    default: float = 1.0
+    min: float = 0.0
+    max: float = 1.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"'min' {self.min:g} is above 'max' {self.max:g}")
+        if not self.min <= self.default <= self.max:
+            raise ValueError(
+                f"'default' {self.default:g} is outside 'min' {self.min:g} to 'max' {self.max:g}"
+            )
+        return self
+
+
+class MonitorUse(Strict):
+    """How a policy uses a monitor; a monitor that fails blocks unless told to pass."""
+
+    mode: Mode
+    fpr: Rate
+    do: Action
+    on_error: OnError = "block"
+
+
+class PolicySpec(Strict):
+    """What a policy does."""
+
+    mode: Mode = "enforce"
+    selectable: bool = True
+    strength: Strength = Strength()
+    refusal: Annotated[Text, Field(min_length=1)] | None = None
+    steer: Annotated[tuple[Steer, ...], Field(strict=False, max_length=256)] = ()
+    edits: Names = ()
+    monitors: Annotated[dict[Name, MonitorUse], Field(max_length=256)] = {}
+
+
+class BindingSpec(Strict):
+    """Which policies apply to requests: always, by default, and by choice.
+
+    ``choices`` absent means every selectable policy and ``none``.
+    """
+
+    mandatory: PolicyNames = ()
+    policy: Name = NO_POLICY
+    choices: Names | None = None
+
+    @model_validator(mode="after")
+    def _mandatory_applies_once(self) -> Self:
+        for name in (self.policy, *(self.choices or ())):
+            if name in self.mandatory:
+                raise ValueError(
+                    f"'{name}' is mandatory, so it applies already; as a default or a choice it "
+                    "would apply twice"
+                )
+        return self
+
+
+class PolicyMetadata(Strict):
+    """A policy's name and what it is for."""
+
+    name: PolicyName
+    description: Text = ""
+
+
+def _only_default(name: str) -> str:
+    if name != "default":
+        raise ValueError(
+            "this version serves one binding, named 'default'; keys and tenants come later"
+        )
+    return name
+
+
+class BindingMetadata(Strict):
+    """A binding's name and what it is for."""
+
+    name: Annotated[Name, AfterValidator(_only_default)]
+    description: Text = ""
+
+
+class Policy(Strict):
+    """A document of kind Policy."""
+
+    apiVersion: Literal["trimtab/v1"]
+    kind: Literal["Policy"]
+    metadata: PolicyMetadata
+    spec: PolicySpec
+
+
+class Binding(Strict):
+    """A document of kind Binding."""
+
+    apiVersion: Literal["trimtab/v1"]
+    kind: Literal["Binding"]
+    metadata: BindingMetadata
+    spec: BindingSpec
+
+
+Model = Policy | Binding
+MODELS: dict[str, type[Policy] | type[Binding]] = {"Policy": Policy, "Binding": Binding}
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of one document, for editors and for ``trimtab policy schema``."""
+    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[Model, Field(discriminator="kind")])
+    schema = adapter.json_schema(by_alias=True, mode="validation")
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Trimtab documents",
+    }
+    return head | schema
+
+
+def field_names(model: type[BaseModel]) -> Sequence[str]:
+    """Return the fields of a model as documents write them."""
+    return [field.alias or name for name, field in model.model_fields.items()]

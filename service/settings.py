@@ -1,0 +1,106 @@
+"""What the server is started with; the environment is read here, once."""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from service.errors import ServiceError
+
+ADMIN_KEY = "TRIMTAB_ADMIN_KEY"
+ARTIFACTS_FOLDER = "TRIMTAB_ARTIFACTS"
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8000
+DEFAULT_URL = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
+
+
+class SettingsError(ServiceError):
+    """Settings that the server refuses to start with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the environment says; the key is kept out of ``repr``."""
+
+    admin_key: str | None = field(default=None, repr=False)
+    artifacts_folder: Path | None = None
+
+    @classmethod
+    def read(cls, variables: Mapping[str, str] | None = None) -> "Environment":
+        """Read the variables, those of the process unless given; an empty one counts as unset."""
+        variables = os.environ if variables is None else variables
+        folder = variables.get(ARTIFACTS_FOLDER)
+        return cls(variables.get(ADMIN_KEY) or None, Path(folder) if folder else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """Capacity beyond what the policy directory needs at start: per site, but for the rows."""
+
+    rows: int = 64
+    reads: int = 16
+    writes: int = 16
+
+    def __post_init__(self) -> None:
+        """Refuse negative counts."""
+        for name in ("rows", "reads", "writes"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"the head-room of {name} is a count: 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that ``trimtab serve`` decides before the engine starts.
+
+    ``sites`` are hook points to instrument beyond those that the directory's policies use;
+    ``state`` absent means a store that ends with the server.
+    """
+
+    model: str
+    policies: Path | None = None
+    state: str | None = None
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    admin_key: str | None = field(default=None, repr=False)
+    artifacts_folder: Path | None = None
+    headroom: Headroom = field(default_factory=Headroom)
+    sites: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a port that is none and a policy directory that is not there."""
+        if not 0 <= self.port <= 65535:
+            raise SettingsError(f"port {self.port} is not between 0 and 65535")
+        if self.policies is not None and not self.policies.is_dir():
+            raise SettingsError(f"the policy directory {self.policies} is not there: make it first")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server bound to ``host``; empty means every address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_host(settings: Settings, has_api_key: bool) -> None:
+    """Refuse an address that others can reach unless both kinds of keys are set.
+
+    Args:
+        settings: The settings to check.
+        has_api_key: Whether vLLM was given ``--api-key`` (or ``VLLM_API_KEY``).
+
+    Raises:
+        SettingsError: A key is missing.
+    """
+    if is_loopback(settings.host):
+        return
+    needs = (("--api-key", has_api_key), (ADMIN_KEY, settings.admin_key is not None))
+    missing = [name for name, given in needs if not given]
+    if missing:
+        raise SettingsError(
+            f"any other bind address than loopback needs keys, and {settings.host} is not "
+            f"loopback: set {' and '.join(missing)}, or bind {DEFAULT_HOST}"
+        )

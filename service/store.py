@@ -1,0 +1,263 @@
+"""The store behind ``--state``: revisions, what is active, and artifacts."""
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from service.database import Database, StoreError, parse_url
+from service.digest import canonical_json
+from service.documents import Document
+from service.records import (
+    Key,
+    Owner,
+    Revision,
+    StoredArtifact,
+    artifact_of,
+    now,
+    revision_of,
+    revision_row,
+)
+from service.schemas import Kind
+from service.tables import active, artifacts, revisions
+
+
+class RevisionNotFoundError(StoreError):
+    """No such document or revision was ever recorded."""
+
+
+class ArtifactNotFoundError(StoreError):
+    """No such artifact was ever added, or its file is gone."""
+
+
+class ArtifactRefusedError(StoreError):
+    """Bytes that are no artifact, or not the one that their card describes."""
+
+
+class Store:
+    """Revisions and artifacts; every method is one transaction. Blocking: call off the loop."""
+
+    def __init__(self, database: Database, artifacts_folder: Path) -> None:
+        """Keep the database and the folder of the artifacts' files."""
+        self._database = database
+        self.artifacts_folder = artifacts_folder
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    @classmethod
+    def open(
+        cls, url: str, artifacts_folder: Path | None = None, must_exist: bool = False
+    ) -> Self:
+        """Open the store at a folder, ``sqlite:///file`` or ``postgresql://…``, making it if new.
+
+        Args:
+            url: Where the database is.
+            artifacts_folder: Where artifacts' files are; beside an SQLite file by default.
+            must_exist: Refuse to make a new SQLite file.
+
+        Raises:
+            StoreError: It cannot be opened, or it is PostgreSQL and no folder holds the artifacts.
+        """
+        parsed = parse_url(url)
+        is_file = parsed.get_backend_name() == "sqlite"
+        if must_exist and is_file and not Path(parsed.database or "").is_file():
+            raise StoreError(f"there is no store at {url}: {parsed.database} is missing")
+        if artifacts_folder is None and is_file:
+            artifacts_folder = Path(parsed.database or "").parent / "artifacts"
+        if artifacts_folder is None:
+            raise StoreError(
+                "a PostgreSQL store keeps its artifacts' files in a folder: set TRIMTAB_ARTIFACTS"
+            )
+        try:
+            artifacts_folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{artifacts_folder} cannot be made: {error.strerror}") from error
+        return cls(Database(parsed), artifacts_folder)
+
+    @classmethod
+    def ephemeral(cls) -> Self:
+        """Open a store that is removed when it is closed."""
+        folder = tempfile.TemporaryDirectory(prefix="trimtab-")
+        store = cls.open(folder.name)
+        store._temporary = folder
+        return store
+
+    def close(self) -> None:
+        """Close the database; an ephemeral store is removed."""
+        self._database.close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def __enter__(self) -> Self:
+        """Return the store."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the store."""
+        self.close()
+
+    def record(self, document: Document, artifacts: Mapping[str, str], owner: Owner) -> Revision:
+        """Record a document and return its revision; it is not active yet.
+
+        The same content, artifacts and owner as the newest revision return that revision.
+        """
+        with self._database.write() as connection:
+            newest = _newest(connection, document.key)
+            candidate = Revision(
+                document.kind,
+                document.name,
+                newest.revision + 1 if newest else 1,
+                document.digest,
+                document.content,
+                dict(artifacts),
+                owner,
+                now(),
+            )
+            if newest is not None and _same(newest, candidate):
+                return newest
+            connection.execute(revisions.insert().values(revision_row(candidate)))
+            return candidate
+
+    def activate(self, recorded: Iterable[Revision], removed: Iterable[Key] = ()) -> None:
+        """Make revisions the active ones and remove other names, all in one step."""
+        changes: dict[Key, int | None] = dict.fromkeys(removed)
+        changes |= {revision.key: revision.revision for revision in recorded}
+        with self._database.write() as connection:
+            for (kind, name), number in changes.items():
+                connection.execute(
+                    active.delete().where(active.c.kind == kind, active.c.name == name)
+                )
+                row = {"kind": kind, "name": name, "revision": number, "changed_at": now()}
+                connection.execute(active.insert().values(row))
+
+    def revisions(self, name: str, kind: Kind = "Policy") -> tuple[Revision, ...]:
+        """Return all revisions of a name, newest first; none for an unknown name."""
+        query = _of((kind, name)).order_by(revisions.c.revision.desc())
+        with self._database.read() as connection:
+            return tuple(revision_of(row) for row in connection.execute(query).mappings())
+
+    def get(self, name: str, revision: int | None = None, kind: Kind = "Policy") -> Revision:
+        """Return one revision of a name, the newest if no number is given.
+
+        Raises:
+            RevisionNotFoundError: It was never recorded.
+        """
+        found = self.revisions(name, kind)
+        wanted = [r for r in found if revision is None or r.revision == revision]
+        if not wanted:
+            known = f"; there are 1 to {found[0].revision}" if found else ""
+            number = f"@{revision}" if revision is not None else ""
+            raise RevisionNotFoundError(f"no {kind} {name}{number} was recorded{known}")
+        return wanted[0]
+
+    def all_active(self) -> tuple[Revision, ...]:
+        """Return the active revisions by kind and name."""
+        same = sa.and_(*(active.c[c] == revisions.c[c] for c in ("kind", "name", "revision")))
+        query = sa.select(revisions).join(active, same)
+        with self._database.read() as connection:
+            ordered = query.order_by(revisions.c.kind, revisions.c.name)
+            return tuple(revision_of(row) for row in connection.execute(ordered).mappings())
+
+    def removed(self) -> tuple[Key, ...]:
+        """Return the names that were active once and were removed."""
+        query = sa.select(active.c.kind, active.c.name).where(active.c.revision.is_(None))
+        with self._database.read() as connection:
+            return tuple((row.kind, row.name) for row in connection.execute(query))
+
+    def add_artifact(self, source: Path | bytes, card: Mapping[str, Any]) -> str:
+        """Add an artifact of a safetensors file's bytes and a card; return its digest.
+
+        Its files are whole on disk before the row is; adding it again makes it the newest.
+
+        Raises:
+            ArtifactRefusedError: The bytes or the card are no artifact.
+        """
+        # Imported here: listing policies needs no torch.
+        from forward.container import ArtifactError, parse_artifact
+
+        try:
+            data = source if isinstance(source, bytes) else source.read_bytes()
+            artifact = parse_artifact(data, canonical_json(dict(card)).encode())
+            artifact.save(self.artifacts_folder)
+        except (ArtifactError, OSError) as error:
+            raise ArtifactRefusedError(f"the artifact cannot be added: {error}") from error
+        _sync_folder(self.artifacts_folder)
+        with self._database.write() as connection:
+            _insert_artifact(connection, artifact.digest, card)
+        return artifact.digest
+
+    def artifact(self, digest: str) -> StoredArtifact:
+        """Return an artifact by its digest.
+
+        Raises:
+            ArtifactNotFoundError: It was never added, or its file is gone.
+        """
+        found = self._artifacts(artifacts.c.digest == digest)
+        if not found:
+            raise ArtifactNotFoundError(f"no artifact {digest} is in the store; import it first")
+        if not found[0].path.is_file():
+            raise ArtifactNotFoundError(f"{found[0].path} is gone; import the artifact again")
+        return found[0]
+
+    def artifact_by_name(self, kind: str, name: str) -> tuple[StoredArtifact, ...]:
+        """Return the artifacts of a kind and name, newest first."""
+        return self._artifacts(artifacts.c.kind == kind, artifacts.c.name == name)
+
+    def all_artifacts(self) -> tuple[StoredArtifact, ...]:
+        """Return every artifact, newest first."""
+        return self._artifacts()
+
+    def _artifacts(self, *conditions: sa.ColumnElement[bool]) -> tuple[StoredArtifact, ...]:
+        query = sa.select(artifacts).where(*conditions).order_by(artifacts.c.position.desc())
+        with self._database.read() as connection:
+            rows = connection.execute(query).mappings()
+            return tuple(artifact_of(row, self.artifacts_folder) for row in rows)
+
+
+def _of(key: Key) -> sa.Select[Any]:
+    return sa.select(revisions).where(revisions.c.kind == key[0], revisions.c.name == key[1])
+
+
+def _newest(connection: Connection, key: Key) -> Revision | None:
+    query = _of(key).order_by(revisions.c.revision.desc()).limit(1)
+    row = connection.execute(query).mappings().first()
+    return None if row is None else revision_of(row)
+
+
+def _same(one: Revision, other: Revision) -> bool:
+    return (one.digest, one.artifacts, one.owner) == (other.digest, other.artifacts, other.owner)
+
+
+def _insert_artifact(connection: Connection, digest: str, card: Mapping[str, Any]) -> None:
+    connection.execute(artifacts.delete().where(artifacts.c.digest == digest))
+    highest = connection.execute(sa.select(sa.func.max(artifacts.c.position))).scalar() or 0
+    connection.execute(
+        artifacts.insert().values(
+            digest=digest,
+            position=highest + 1,
+            kind=card["kind"],
+            name=card["name"],
+            card=canonical_json(dict(card)),
+            created_at=now(),
+        )
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renames in a folder last through a loss of power, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,42 @@
+"""Documents that tests build on."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from service.documents import Document, parse_content
+
+PolicyMaker = Callable[..., Document]
+
+
+def _policy(name: str, **spec: Any) -> Document:
+    content = {
+        "apiVersion": "trimtab/v1",
+        "kind": "Policy",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+    return parse_content(content)
+
+
+def _binding(**spec: Any) -> Document:
+    content = {
+        "apiVersion": "trimtab/v1",
+        "kind": "Binding",
+        "metadata": {"name": "default"},
+        "spec": spec,
+    }
+    return parse_content(content)
+
+
+@pytest.fixture
+def policy() -> PolicyMaker:
+    """Return a function that makes a policy of a name and fields of its spec."""
+    return _policy
+
+
+@pytest.fixture
+def binding() -> PolicyMaker:
+    """Return a function that makes the default binding of fields of its spec."""
+    return _binding
