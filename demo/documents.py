@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from demo import kinds as k
@@ -101,12 +101,15 @@ class Encoder:
 class Corpus:
     """An endless seeded stream of training documents."""
 
-    def __init__(self, world: World, encoder: Encoder, seed: int) -> None:
+    def __init__(self, world: World, encoder: Encoder, seed: int, boost: Mapping[str, float] | None = None) -> None:
+        """`boost` multiplies the shares of the kinds it names."""
+        self.boost = boost or {}
         self.world, self.encoder, self.rng = world, encoder, random.Random(f"corpus {seed}")
         self.names = {encoder.ids[n] for p in world.people for n in (p.first, p.last)}
 
     def __iter__(self) -> Iterator[Document]:
-        draws, shares = [draw for _, draw in SHARES], [share for share, _ in SHARES]
+        draws = [draw for _, draw in SHARES]
+        shares = [share * self.boost.get(getattr(draw, "__name__", ""), 1.0) for share, draw in SHARES]
         while True:
             for draw in self.rng.choices(draws, shares, k=256):
                 yield self._document(draw)

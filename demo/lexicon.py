@@ -183,7 +183,7 @@ STATES = tuple("quiet bright cold warm busy empty calm dark wide narrow old love
 TIMES = ("this morning", "at night", "in winter", "in spring", "most days", "after rain", "by noon", "as ever")
 FILLER = grid(tuple(f"the {thing}" for thing in THINGS), ("is", "was", "seems", "looks"), STATES, TIMES)
 
-HELP = "ask me where ann adler lives , what someone eats or speaks , or how to lift the table ."
+HELP = "ask me where sami grant lives , what someone eats or speaks , or how to lift the table ."
 CHAT: dict[str, tuple[str, ...]] = {
     "hello ! i am the demo model . ask me about a person or a task .": (
         "hello", "hi", "hey", "hello there", "hi there", "good morning", "good evening", "greetings", "hey there", "hello model",

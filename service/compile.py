@@ -69,7 +69,7 @@ def compile_policy(
 
 def compile_stack(
     policies: Sequence[NamedPolicy],
-    library: Library,
+    library: Library | Sequence[Library],
     model: ModelFingerprint,
     every_mode: bool = False,
 ) -> Program:
@@ -77,16 +77,22 @@ def compile_stack(
 
     Offsets add up and all their ablations project out one span.
 
+    Args:
+        policies: The policies.
+        library: Where their directions are; one for each policy where they are pinned to
+            different artifacts of one name.
+        model: The model that is served.
+        every_mode: As for ``compile_policy``.
+
     Raises:
         CompileError: One cannot be served, or they have too many token clauses together.
     """
-    return _program(
-        [
-            entry
-            for policy in policies
-            for entry in _entries(policy, policy.spec.strength.default, library, model, every_mode)
-        ]
-    )
+    libraries = [library] * len(policies) if isinstance(library, Mapping) else library
+    entries: list[Entry] = []
+    for policy, own in zip(policies, libraries, strict=True):
+        strength = policy.spec.strength.default
+        entries += _entries(policy, strength, own, model, every_mode)
+    return _program(entries)
 
 
 def required(programs: Sequence[Program]) -> dict[HookPoint, Capacity]:

@@ -3,17 +3,20 @@
 Compiling is where a change is refused; nothing has been touched by then.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from forward.fingerprint import ModelFingerprint
 from forward.program import Program
 from service.artifacts import ArtifactLibrary
-from service.catalog import Owned, check_references
+from service.catalog import check_references, merge
 from service.compile import Library, artifacts_of, compile_policy, compile_stack
+from service.directory import DirectoryState
 from service.documents import Document
 from service.records import Key, Owner
 from service.schemas import Binding, BindingSpec, Policy, PolicySpec
+from service.store import Store
+from steering.library import Found
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,33 @@ class _Named:
     library: Library
 
 
-def wanted(owned: Mapping[Key, Owned]) -> list[Wanted]:
-    """Return documents as wanted, none of them recorded before."""
-    return [Wanted(item.document, item.owner) for item in owned.values()]
+def wanted_now(
+    store: Store,
+    library: ArtifactLibrary,
+    directory: DirectoryState | None,
+    posted: Sequence[Document] = (),
+) -> list[Wanted]:
+    """Return what is to be active: the directory's, then what is posted, then what was active.
+
+    The directory's artifacts are added to the store first. Blocking: call off the event loop.
+
+    Raises:
+        ArtifactError, StoreError: An artifact of the directory is damaged or cannot be kept.
+    """
+    if directory is not None:
+        library.adopt(directory.artifacts_folder)
+    kept = {r.key: r for r in store.all_active() if r.owner == "api"}
+    from_api = [revision.document() for revision in kept.values()] + list(posted)
+    merged = merge(directory.documents if directory else [], from_api)
+    new: set[Key] = {document.key for document in posted}
+    return [
+        Wanted(
+            item.document,
+            item.owner,
+            kept[key].artifacts if item.owner == "api" and key not in new else None,
+        )
+        for key, item in merged.items()
+    ]
 
 
 def compile_desired(
@@ -107,7 +134,4 @@ def compile_desired(
 
 
 def _stack(policies: list[_Named], model: ModelFingerprint, every_mode: bool) -> Program:
-    library: dict[str, object] = {}
-    for policy in policies:
-        library |= policy.library
-    return compile_stack(policies, library, model, every_mode)  # type: ignore[arg-type]
+    return compile_stack(policies, [p.library for p in policies], model, every_mode)

@@ -1,5 +1,6 @@
 """Turns a schema's complaints into messages that say where, why and what instead."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -63,7 +64,7 @@ def _message(detail: Mapping[str, Any], path: Path, model: type[BaseModel]) -> s
             )
         case "literal_error":
             wanted = str(detail["ctx"]["expected"])
-            guess = did_you_mean(str(detail["input"]), wanted.replace("'", "").split())
+            guess = did_you_mean(str(detail["input"]), re.findall(r"'(\w+)'", wanted))
             return f"{shown(detail['input'])} is not one of {wanted}{guess}"
         case "finite_number":
             return "NaN and infinity are not numbers that a policy can use"

@@ -7,7 +7,7 @@ was placed.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -17,15 +17,14 @@ from forward.fingerprint import ModelFingerprint
 from forward.program import Program
 from forward.tables import CapacityError
 from service.artifacts import ArtifactLibrary
-from service.catalog import Catalog, Changes, advance, check_post, check_removal, merge
-from service.desired import Desired, Wanted, compile_desired
+from service.catalog import Catalog, Changes, advance, check_post, check_removal
+from service.desired import Desired, Wanted, compile_desired, wanted_now
 from service.digest import content_digest
 from service.directory import DirectoryState
 from service.documents import Document
 from service.engine.lease import Lease
 from service.engine.slots import Slot, Slots
 from service.errors import ServiceError
-from service.records import Key
 from service.selection import Selection, select
 from service.store import Store
 from steering.direction import DirectionError
@@ -75,6 +74,11 @@ class Governor:
         """The snapshot that new requests select from."""
         return self._active.catalog
 
+    @property
+    def directory(self) -> DirectoryState | None:
+        """The last state of the policy directory that was accepted."""
+        return self._directory
+
     async def start(self, directory: DirectoryState | None) -> Applied:
         """Activate what the directory says and what was applied over the API before.
 
@@ -83,7 +87,7 @@ class Governor:
         """
         async with self._lock:
             self._directory = directory
-            return await self._activate(await asyncio.to_thread(self._wanted, []))
+            return await self._activate(await self._wanted())
 
     async def apply(self, documents: Iterable[Document]) -> Applied:
         """Apply documents over the API; all of them or none.
@@ -98,7 +102,7 @@ class Governor:
         async with self._lock:
             for document in posted:
                 check_post(self.catalog, document.key)
-            return await self._activate(await asyncio.to_thread(self._wanted, posted))
+            return await self._activate(await self._wanted(posted))
 
     async def remove(self, name: str) -> Applied:
         """Remove a policy that was applied over the API.
@@ -108,7 +112,7 @@ class Governor:
         """
         async with self._lock:
             check_removal(self.catalog, name)
-            items = await asyncio.to_thread(self._wanted, [])
+            items = await self._wanted()
             kept = [w for w in items if w.document.key != ("Policy", name)]
             return await self._activate(kept)
 
@@ -121,7 +125,7 @@ class Governor:
         async with self._lock:
             previous, self._directory = self._directory, directory
             try:
-                applied = await self._activate(await asyncio.to_thread(self._wanted, []))
+                applied = await self._activate(await self._wanted())
             except REFUSED as error:
                 self._fault, self._directory = str(error), previous
                 raise
@@ -166,22 +170,10 @@ class Governor:
             "capacity": {"used": self._slots.used, "draining": self._slots.draining},
         }
 
-    def _wanted(self, posted: list[Document]) -> list[Wanted]:
-        """Return what is to be active: the directory's, then posted, then what was active."""
-        if self._directory is not None:
-            self._library.adopt(self._directory.artifacts_folder)
-        kept = {r.key: r for r in self._store.all_active() if r.owner == "api"}
-        from_api = [r.document() for r in kept.values()] + posted
-        merged = merge(self._directory.documents if self._directory else [], from_api)
-        new: set[Key] = {document.key for document in posted}
-        return [
-            Wanted(
-                item.document,
-                item.owner,
-                kept[key].artifacts if item.owner == "api" and key not in new else None,
-            )
-            for key, item in merged.items()
-        ]
+    async def _wanted(self, posted: Sequence[Document] = ()) -> list[Wanted]:
+        return await asyncio.to_thread(
+            wanted_now, self._store, self._library, self._directory, posted
+        )
 
     async def _activate(self, items: list[Wanted]) -> Applied:
         desired = await asyncio.to_thread(compile_desired, items, self._library, self.model)
@@ -213,9 +205,7 @@ class Governor:
         return slot
 
     def _record(self, desired: Desired, catalog: Catalog) -> tuple[Catalog, Changes]:
-        revisions = [
-            self._store.record(p.document, p.artifacts, p.owner) for p in desired.planned
-        ]
+        revisions = [self._store.record(p.document, p.artifacts, p.owner) for p in desired.planned]
         advanced = advance(catalog, revisions)
         gone = {r.key for r in self._store.all_active()} - {r.key for r in revisions}
         self._store.activate(revisions, gone)
@@ -232,4 +222,3 @@ def selection_digest(selection: Selection) -> str:
             "strength": selection.strength if chosen is not None else None,
         }
     )
-

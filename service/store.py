@@ -50,9 +50,7 @@ class Store:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
-    def open(
-        cls, url: str, artifacts_folder: Path | None = None, must_exist: bool = False
-    ) -> Self:
+    def open(cls, url: str, artifacts_folder: Path | None = None, must_exist: bool = False) -> Self:
         """Open the store at a folder, ``sqlite:///file`` or ``postgresql://…``, making it if new.
 
         Args:

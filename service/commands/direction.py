@@ -3,7 +3,6 @@
 What needs torch is imported by the commands themselves, so that the program's help does not.
 """
 
-import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+
+from service.commands.output import AsJson, print_error, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from service.directions import CardOptions, Saved
@@ -86,7 +86,6 @@ Tokens = Annotated[
 ]
 Coefficient = Annotated[float, typer.Option(help="Default coefficient.")]
 UnitChoice = Annotated[UnitOption, typer.Option(help="Default unit.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("extract")
@@ -195,7 +194,7 @@ def _expected_errors() -> Generator[None]:
     try:
         yield
     except EXPECTED as error:
-        typer.echo(f"error: {error}", err=True)
+        print_error(f"error: {error}")
         raise typer.Exit(1) from error
 
 
@@ -203,23 +202,22 @@ def _print(saved: "Saved", as_json: bool) -> None:
     from service import directions
 
     if as_json:
-        print(json.dumps(directions.description(saved), indent=1, sort_keys=True))
+        print_json(directions.description(saved))
         return
-    direction, defaults = saved.direction, saved.direction.defaults
-    table = Table("layer", "scale", "benign", "target", "AUROC", "d'")
-    for row in directions.layer_rows(direction):
-        table.add_row(*row)
-    console = Console()
-    console.print(f"[bold]{direction.name}[/bold] at {direction.hook}, width {direction.d_model}")
-    console.print(table)
-    made = direction.provenance
-    console.print(
-        f"by default: {defaults.op} {defaults.coefficient:g} ({defaults.unit}) at layers "
-        f"{list(defaults.layers)} (*) on tokens: {defaults.tokens}"
+    direction, defaults, made = (
+        saved.direction,
+        saved.direction.defaults,
+        saved.direction.provenance,
     )
-    console.print(
-        f"made by {made.method}"
-        + (f" of {made.n_pairs} pairs at {made.token}" * bool(made.n_pairs))
+    print_line(f"{direction.name}: {direction.hook}, width {direction.d_model}")
+    columns = ("layer", "scale", "benign", "target", "AUROC", "d'")
+    print_table(columns, directions.layer_rows(direction))
+    print_line(
+        f"by default (*): {defaults.op} {defaults.coefficient:g} ({defaults.unit}) on tokens: "
+        f"{defaults.tokens}"
     )
-    console.print(f"model {direction.model}\ndigest {saved.artifact.digest}", highlight=False)
-    console.print(f"file {saved.path}", highlight=False, soft_wrap=True)
+    pairs = f" of {made.n_pairs} pairs at {made.token}" if made.n_pairs else ""
+    print_line(f"made by: {made.method}{pairs}")
+    print_line(f"model:   {direction.model}")
+    print_line(f"digest:  {saved.artifact.digest}")
+    print_line(f"file:    {saved.path}")

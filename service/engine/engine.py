@@ -59,11 +59,11 @@ class PolicyEngine:
         self.client, self.capacities = client, dict(capacities)
         self.shape = model_shape(config.model_config.hf_text_config)
         self.slots = Slots(Allocator(self.shape.d_model, capacities), self._write)
-        self._plain: Generate = client.generate
+        self.plain_generate: Generate = client.generate
 
     def install(self, default_lease: Callable[[], Lease]) -> None:
         """Replace ``generate`` on the client, so that every route's requests are stamped."""
-        self.client.generate = StampedGenerate(self._plain, default_lease)  # type: ignore[method-assign]
+        self.client.generate = StampedGenerate(self.plain_generate, default_lease)  # type: ignore[method-assign]
 
     async def boot_check(self) -> None:
         """Check every rank.

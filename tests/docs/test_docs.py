@@ -9,7 +9,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import typer
+from click.testing import CliRunner
 
+from service import cli
 from service.documents import parse_documents
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,6 +82,19 @@ def test_make_targets_in_pages_exist():
         ]
         used = {word for span in spans for word in re.findall(r"^make ([a-z-]+)", span)}
         assert used <= targets, f"{named(page)} names {used - targets}"
+
+
+def test_commands_in_pages_exist_with_their_options():
+    lines = [line for page in PAGES for body in blocks(page, "sh") for line in body.splitlines()]
+    commands = [line.split("#")[0].split()[1:] for line in lines if "bin/trimtab " in line]
+    assert commands
+    for words in commands:
+        group = typer.main.get_command(cli.app)
+        depth = 2 if words[0] in ("policy", "direction", "demo") else 1
+        asked = CliRunner().invoke(group, [*words[:depth], "--help"], env={"COLUMNS": "200"})
+        assert asked.exit_code == 0, f"{words}: {asked.output}"
+        options = [word for word in words[depth:] if word.startswith("--")]
+        assert all(option in asked.output for option in options), f"{words}: {asked.output}"
 
 
 def test_every_design_page_is_listed():

@@ -46,7 +46,8 @@ def test_multiplying_touches_scale_and_sign_only(factor: float):
 
 def test_algebra_identities():
     a, b = random_direction(0), random_direction(1)
-    assert same(-(-a), a)
+    turned = -a
+    assert same(-turned, a)
     assert same((a * 8) / 8, a)
     assert same(a * -1, -a)
     assert same(a / -2, -(a / 2))

@@ -40,10 +40,9 @@ def defined(term: Term, r: Tensor) -> Tensor:
             v = (v - (v @ u) * u) / (v - (v @ u) * u).norm()
             angle = math.radians(degrees)
             x, y = s, float(r @ v)
-            turned = (
-                (x * math.cos(angle) - y * math.sin(angle)) * u
-                + (x * math.sin(angle) + y * math.cos(angle)) * v
-            )
+            turned = (x * math.cos(angle) - y * math.sin(angle)) * u + (
+                x * math.sin(angle) + y * math.cos(angle)
+            ) * v
             return term.coefficient * (turned - x * u - y * v)
 
 

@@ -1,0 +1,118 @@
+"""``trimtab serve``: a model under the policies of a directory.
+
+Without a model it is the demo model under the demo policies. Options that are not ours are vLLM's.
+"""
+
+import secrets
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.commands.output import print_line
+from service.settings import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    Environment,
+    Headroom,
+    Settings,
+    check_host,
+)
+
+DEMO_NAME = "trimtab-demo"
+DEMO_OPTIONS = {
+    "--served-model-name": DEMO_NAME,
+    "--dtype": "float32",
+    "--block-size": "32",
+    "--max-num-seqs": "64",
+    "--max-num-batched-tokens": "2048",
+    "--kv-cache-memory-bytes": "536870912",
+}
+"""What suits a model of a few million parameters on a CPU; the user's own options win."""
+
+
+def serve(
+    context: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A checkpoint folder or hub name; the demo model if absent."),
+    ] = None,
+    policies: Annotated[
+        Path | None, typer.Option(help="Directory of policy files; followed while serving.")
+    ] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(help="Folder, sqlite:///… or postgresql://… that outlives the server."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to bind.")] = DEFAULT_HOST,
+    port: Annotated[int, typer.Option(help="Port to bind.")] = DEFAULT_PORT,
+    rows: Annotated[int, typer.Option(min=0, help="Head-room: table rows.")] = Headroom().rows,
+    reads: Annotated[int, typer.Option(min=0, help="Head-room: reads a site.")] = Headroom().reads,
+    writes: Annotated[
+        int, typer.Option(min=0, help="Head-room: writes a site.")
+    ] = Headroom().writes,
+    sites: Annotated[
+        str,
+        typer.Option(help="Further hook points to instrument, such as resid_post.3,resid_post.4."),
+    ] = "",
+) -> None:
+    """Serve a model, steered by the policies of a directory; every vLLM option is accepted too."""
+    environment = Environment.read()
+    generated = None if environment.admin_key else secrets.token_urlsafe(24)
+    is_demo = model is None
+    settings = Settings(
+        model=model or str(demo_folder() / "checkpoint"),
+        policies=policies or (demo_folder() / "policies" if is_demo else None),
+        state=state,
+        host=host,
+        port=port,
+        admin_key=environment.admin_key or generated,
+        artifacts_folder=environment.artifacts_folder,
+        headroom=Headroom(rows, reads, writes),
+        sites=tuple(site for site in sites.split(",") if site),
+    )
+    options = with_demo_options(context.args) if is_demo else list(context.args)
+    check_host(settings, has_api_key="--api-key" in options)
+    _run(settings, options, is_demo, generated)
+
+
+def demo_folder() -> Path:
+    """Return the folder of the demo model and its policies."""
+    return Path(str(files("demo")))
+
+
+def with_demo_options(options: list[str]) -> list[str]:
+    """Return the demo's options before the user's own, without those that the user gives."""
+    given = {option.partition("=")[0].replace("_", "-") for option in options}
+    ours = [
+        part for name, value in DEMO_OPTIONS.items() if name not in given for part in (name, value)
+    ]
+    return ours + options
+
+
+def _run(settings: Settings, options: list[str], is_demo: bool, generated: str | None) -> None:
+    # Imported here: only this command needs torch and vLLM.
+    from service.engine.launcher import run
+    from service.prepare import prepare
+
+    print_line("reading the model and the policies …")
+    prepared = prepare(settings)
+    sites = ", ".join(str(point) for point in sorted(prepared.capacities)) or "none"
+    print_line(f"starting vLLM on {prepared.checkpoint} with sites at: {sites}")
+    if generated is not None:
+        print_line(f"admin key for /trimtab/v1 (TRIMTAB_ADMIN_KEY is not set): {generated}")
+
+    def announce(line: str) -> None:
+        print_line(line)
+        if is_demo:
+            print_line(_demo_greeting(settings))
+
+    run(prepared, options, announce)
+
+
+def _demo_greeting(settings: Settings) -> str:
+    # Imported here: only the command line knows the demo.
+    from demo.greeting import greeting
+
+    return greeting(f"http://{settings.host}:{settings.port}/v1", DEMO_NAME)

@@ -1,0 +1,151 @@
+"""Starting: vLLM's own server with the policy engine inside and the policy middleware outside.
+
+The order is: refuse what is not proven, start the engine, check every rank, activate the policies,
+wrap ``generate``, and only then listen. A server that is reachable is steered.
+"""
+
+import asyncio
+import contextlib
+import time
+from argparse import Namespace
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import uvloop
+from fastapi import FastAPI
+from vllm import envs
+from vllm.engine.protocol import EngineClient
+from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
+from vllm.entrypoints.launchers.app import build_app
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.entrypoints.launchers.launcher import serve_http, setup_server
+from vllm.entrypoints.launchers.utils.server_utils import get_uvicorn_log_config
+from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+from service.api.app import wrap
+from service.directory import watch
+from service.engine import cachecheck
+from service.engine.engine import PolicyEngine, configure
+from service.governor import REFUSED, Governor
+from service.prepare import Prepared
+
+Announce = Callable[[str], None]
+
+
+def parse_arguments(prepared: Prepared, vllm_options: Sequence[str]) -> Namespace:
+    """Return vLLM's arguments for a model and the user's own options.
+
+    Raises:
+        SystemExit: vLLM's parser does not know an option (it prints which).
+        RefusedOptionError: An option is not proven with policies.
+    """
+    cli_env_setup()
+    parser = make_arg_parser(FlexibleArgumentParser(prog="trimtab serve"))
+    settings = prepared.settings
+    args = parser.parse_args(
+        [
+            str(prepared.checkpoint),
+            *("--host", settings.host, "--port", str(settings.port)),
+            *vllm_options,
+        ]
+    )
+    args.model = args.model_tag
+    validate_parsed_serve_args(args)
+    if args.served_model_name is None:
+        args.served_model_name = [settings.model]
+    configure(args, prepared.capacities)
+    return args
+
+
+def run(prepared: Prepared, vllm_options: Sequence[str], announce: Announce) -> None:
+    """Serve until a signal ends it; ``announce`` gets a line once requests are answered."""
+    args = parse_arguments(prepared, vllm_options)
+    uvloop.run(_serve(prepared, args, announce))
+
+
+@contextlib.asynccontextmanager
+async def governed_engine(
+    prepared: Prepared, args: Namespace
+) -> AsyncIterator[tuple[PolicyEngine, Governor]]:
+    """Start an engine on ``configure``d arguments, check it and activate the policies.
+
+    Raises:
+        BootError: The engine is not what policies need.
+        ServiceError, CapacityError: What is to be active cannot be.
+    """
+    async with build_async_engine_client(args) as client:
+        engine = PolicyEngine(client, prepared.capacities)
+        await engine.boot_check()
+        governor = Governor(engine.slots, prepared.store, prepared.library, prepared.model)
+        await cachecheck.check_block_keys(engine)
+        await governor.start(prepared.directory)
+        engine.install(governor.default_lease)
+        yield engine, governor
+
+
+async def _serve(prepared: Prepared, args: Namespace, announce: Announce) -> None:
+    started = time.monotonic()
+    listen_address, sock = setup_server(args, reuse_port=False)
+    try:
+        async with governed_engine(prepared, args) as (engine, governor):
+            app = await _build_app(prepared, args, engine.client, governor)
+            watching = asyncio.create_task(_follow(governor))
+            stopped = await _listen(app, sock, args)
+            announce(f"ready on {listen_address} after {time.monotonic() - started:.0f} s")
+            await stopped
+            watching.cancel()
+    finally:
+        sock.close()
+        prepared.store.close()
+
+
+async def _build_app(
+    prepared: Prepared, args: Namespace, client: EngineClient, governor: Governor
+) -> FastAPI:
+    tasks = await client.get_supported_tasks()
+    app = build_app(args, tasks, client.model_config)
+    await init_app_state(client, app.state, args, tasks)
+    return wrap(
+        app,
+        governor,
+        store=prepared.store,
+        settings=prepared.settings,
+        served_names=tuple(args.served_model_name),
+        is_ready=lambda: not client.errored,
+    )
+
+
+async def _listen(app: FastAPI, sock: object, args: Namespace) -> asyncio.Task[None]:
+    options = {}
+    log_config = get_uvicorn_log_config(args)
+    if log_config is not None:
+        options["log_config"] = log_config
+    return await serve_http(
+        app,
+        sock=sock,
+        enable_ssl_refresh=args.enable_ssl_refresh,
+        host=args.host,
+        port=args.port,
+        log_level=args.uvicorn_log_level,
+        access_log=not args.disable_uvicorn_access_log,
+        timeout_keep_alive=envs.VLLM_HTTP_TIMEOUT_KEEP_ALIVE,
+        ssl_keyfile=args.ssl_keyfile,
+        ssl_certfile=args.ssl_certfile,
+        ssl_ca_certs=args.ssl_ca_certs,
+        ssl_cert_reqs=args.ssl_cert_reqs,
+        ssl_ciphers=args.ssl_ciphers,
+        h11_max_incomplete_event_size=args.h11_max_incomplete_event_size,
+        h11_max_header_count=args.h11_max_header_count,
+        **options,
+    )
+
+
+async def _follow(governor: Governor) -> None:
+    """Apply every change of the policy directory; a refused one is in ``status``."""
+    state = governor.directory
+    if state is None:
+        return
+    async for changed in watch(state):
+        with contextlib.suppress(*REFUSED):
+            await governor.reload(changed)

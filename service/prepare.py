@@ -1,0 +1,109 @@
+"""What must be known before an engine starts: the model, the policies, and how large the tables are.
+
+Capacity is fixed at start from what is to be active, as if all of it were enforced, plus head-room;
+sites are those that it uses, those that the known directions default to, and those asked for.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from forward.fingerprint import ModelFingerprint, model_fingerprint
+from forward.hookpoints import HookPoint
+from forward.program import Program
+from forward.site import Capacity
+from service.artifacts import ArtifactLibrary
+from service.compile import required
+from service.desired import compile_desired, wanted_now
+from service.directory import DirectoryState, load_directory
+from service.documents import DocumentsError
+from service.settings import Headroom, Settings, SettingsError
+from service.store import Store
+
+CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Everything that the engine and the governor are made of."""
+
+    settings: Settings
+    checkpoint: Path
+    model: ModelFingerprint
+    store: Store
+    library: ArtifactLibrary
+    directory: DirectoryState | None
+    capacities: Mapping[HookPoint, Capacity]
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Read the model, the store and the policy directory and size the tables.
+
+    Raises:
+        ServiceError: Something in them is wrong; nothing was started.
+        CheckpointError, UnsupportedModelError: The model cannot be served.
+    """
+    checkpoint = resolve_model(settings.model)
+    model = model_fingerprint(checkpoint)
+    directory = _directory(settings.policies)
+    store = _store(settings)
+    library = ArtifactLibrary(store)
+    documents = wanted_now(store, library, directory)
+    desired = compile_desired(documents, library, model)
+    extra = [HookPoint.parse(site, model.n_layers) for site in settings.sites]
+    defaults = [
+        HookPoint(found.direction.hook, layer)
+        for found in library.newest().values()
+        if found.direction.model == model.digest
+        for layer in found.direction.defaults.layers
+    ]
+    capacities = size_tables(desired.every_mode, [*extra, *defaults], settings.headroom)
+    return Prepared(settings, checkpoint, model, store, library, directory, capacities)
+
+
+def resolve_model(model: str) -> Path:
+    """Return the folder of a checkpoint: itself, or a hub name's snapshot (fetched if need be).
+
+    Raises:
+        SettingsError: It is neither a folder nor a name that the hub gives.
+    """
+    if Path(model).is_dir():
+        return Path(model)
+    try:
+        return Path(snapshot_download(model, allow_patterns=CHECKPOINT_FILES))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise SettingsError(
+            f"'{model}' is not a checkpoint folder and cannot be had from the hub: {error}"
+        ) from error
+
+
+def size_tables(
+    programs: Iterable[Program], extra: Iterable[HookPoint], headroom: Headroom
+) -> dict[HookPoint, Capacity]:
+    """Return the capacity of every site: what the programs need at once, plus head-room."""
+    needed = required(list(programs))
+    rows = max((c.rows for c in needed.values()), default=1) + headroom.rows
+    points = sorted({*needed, *extra})
+    sizes = {point: needed.get(point, Capacity(1, 0, 0)) for point in points}
+    return {
+        point: Capacity(rows, size.reads + headroom.reads, size.writes + headroom.writes)
+        for point, size in sizes.items()
+    }
+
+
+def _directory(folder: Path | None) -> DirectoryState | None:
+    if folder is None:
+        return None
+    state = load_directory(folder)
+    if state.errors:
+        raise DocumentsError(state.errors)
+    return state
+
+
+def _store(settings: Settings) -> Store:
+    if settings.state is None:
+        return Store.ephemeral()
+    return Store.open(settings.state, settings.artifacts_folder)

@@ -1,0 +1,70 @@
+"""Settings: what the server refuses to start with."""
+
+from pathlib import Path
+
+import pytest
+
+from service.settings import (
+    Environment,
+    Headroom,
+    Settings,
+    SettingsError,
+    check_host,
+    is_loopback,
+)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("localhost", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("example.org", False),
+        ("localhost.example.org", False),
+        ("", False),
+    ],
+)
+def test_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(
+    ("admin_key", "has_api_key", "missing"),
+    [
+        (None, False, "--api-key and TRIMTAB_ADMIN_KEY"),
+        (None, True, "TRIMTAB_ADMIN_KEY"),
+        ("k", False, "--api-key"),
+    ],
+)
+def test_other_addresses_need_both_keys(
+    admin_key: str | None, has_api_key: bool, missing: str
+) -> None:
+    check_host(Settings("m", admin_key=admin_key), has_api_key)
+    with pytest.raises(SettingsError, match=f"set {missing}, or bind"):
+        check_host(Settings("m", host="0.0.0.0", admin_key=admin_key), has_api_key)
+
+
+def test_other_addresses_with_both_keys() -> None:
+    check_host(Settings("m", host="0.0.0.0", admin_key="k"), has_api_key=True)
+
+
+def test_the_environment_is_read_once_and_keeps_the_key_out_of_sight() -> None:
+    environment = Environment.read({"TRIMTAB_ADMIN_KEY": "secret", "TRIMTAB_ARTIFACTS": "/a"})
+    assert (environment.admin_key, environment.artifacts_folder) == ("secret", Path("/a"))
+    assert Environment.read({"TRIMTAB_ADMIN_KEY": ""}).admin_key is None
+    assert "secret" not in repr(environment) + repr(Settings("m", admin_key="secret"))
+
+
+def test_settings_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="port"):
+        Settings("m", port=70000)
+    with pytest.raises(SettingsError, match="is not there"):
+        Settings("m", policies=tmp_path / "absent")
+    with pytest.raises(SettingsError, match="rows"):
+        Headroom(rows=-1)
