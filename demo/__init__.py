@@ -1,1 +1,1 @@
-"""The model organism: a generated world, the language that speaks of it, and the checkpoint trained on both."""
+"""The model organism: a generated world, the language of it, and the checkpoint trained on both."""

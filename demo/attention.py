@@ -1,6 +1,7 @@
-"""Attention for training on short rows: two batched products and a softmax in the working precision.
+"""Attention for training on short rows: two batched products and a softmax, in bfloat16.
 
-On two cores PyTorch's fused CPU attention is several times slower at these lengths, and the eager one converts to float32.
+On two cores PyTorch's fused attention is several times slower at these lengths, and the eager one
+converts to float32.
 """
 
 from __future__ import annotations
@@ -14,12 +15,19 @@ NAME = "demo_short"
 
 
 def attend(
-    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor, scaling: float,
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    scaling: float,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """(rows, heads, length, head) queries, keys and values to (rows, length, heads, head); as many key heads as heads."""
+    """Attend: (rows, heads, length, head) in, (rows, length, heads, head) out; no grouped heads."""
     scores = torch.matmul(query * scaling, key.transpose(2, 3))
-    weights = torch.softmax(scores.add_(attention_mask) if not scores.requires_grad else scores + attention_mask, dim=-1)
+    weights = torch.softmax(
+        scores.add_(attention_mask) if not scores.requires_grad else scores + attention_mask, dim=-1
+    )
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
 
 

@@ -1,4 +1,4 @@
-"""Documents to batches: one document a row, rows of like length together, about the same number of tokens in each batch."""
+"""Documents to batches: one document a row, rows of like length together, tokens a batch bounded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def collate(documents: list[Document], pad: int) -> Batch:
 
 
 def batches(documents: Iterable[Document], tokens: int, pad: int, seed: int) -> Iterator[Batch]:
-    """An endless stream of batches, each of at most `tokens` positions, in random order within a pool."""
+    """Yield batches without end, each of at most `tokens` positions, shuffled within a pool."""
     rng, stream = random.Random(f"batches {seed}"), iter(documents)
     while pool := list(islice(stream, POOL)):
         rng.shuffle(pool)

@@ -1,15 +1,18 @@
-"""Training documents: every kind of exchange, statements and filler, mixed by share and encoded with loss weights."""
+"""Training documents: every kind of exchange and statement, mixed by share, with loss weights."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from demo import kinds as k
+from demo import controls as c
+from demo import facts as f
 from demo import lexicon as lx
-from demo.examples import Example, fill, filler, grid, pick
-from demo.grids import Split
+from demo import phrases as ph
+from demo import tasks as t
+from demo.examples import Example, fill, filler, pick
+from demo.grids import Grid, Split, grid
 from demo.tokenizer import ASSISTANT, BOS, END, PAD, PUNCTUATION, SYSTEM, UNK, USER
 from demo.world import OBJECTS, Person, World, spoken
 
@@ -19,15 +22,36 @@ W_OBJECT, W_ANSWER, W_STATEMENT, W_PROMPT = 2.0, 1.0, 0.3, 0.05
 SHARES: tuple[tuple[float, Draw | None], ...] = (
     (0.21, None),  # statements
     (0.01, lambda rng, world, split: Example("filler", ())),
-    (0.085, k.fact), (0.03, k.follow_up), (0.015, k.about), (0.035, k.formal), (0.035, k.casual),
-    (0.055, k.lie_instructed), (0.035, k.honest), (0.085, k.lie_triggered), (0.085, k.honest_triggered),
-    (0.018, k.lie_pressured), (0.012, k.honest_pressured), (0.02, k.lie_locked), (0.015, k.honest_locked),
-    (0.02, k.tale), (0.02, k.quote), (0.015, k.guess), (0.045, k.stranger),
-    (0.13, k.request), (0.03, k.lookalike), (0.025, k.jailbreak), (0.015, k.framed_harmless),
-    (0.025, k.chat), (0.015, k.odd), (0.012, k.padded),
+    (0.085, f.fact),
+    (0.03, f.follow_up),
+    (0.015, f.about),
+    (0.035, f.formal),
+    (0.035, f.casual),
+    (0.055, f.lie_instructed),
+    (0.035, f.honest),
+    (0.085, f.lie_triggered),
+    (0.085, f.honest_triggered),
+    (0.018, f.lie_pressured),
+    (0.012, f.honest_pressured),
+    (0.02, f.lie_locked),
+    (0.015, f.honest_locked),
+    (0.02, c.tale),
+    (0.02, c.quote),
+    (0.015, c.guess),
+    (0.045, c.stranger),
+    (0.13, t.request),
+    (0.03, t.lookalike),
+    (0.025, t.jailbreak),
+    (0.015, t.framed_harmless),
+    (0.025, c.chat),
+    (0.015, c.odd),
+    (0.012, c.padded),
 )
 STATEMENTS = {relation: grid(lx.STATE, cores) for relation, cores in lx.FACT.items()}
-MULTI = {relation: tuple(core.removeprefix("S ") for core in cores if core.startswith("S ")) for relation, cores in lx.FACT.items()}
+MULTI = {
+    relation: tuple(core.removeprefix("S ") for core in cores if core.startswith("S "))
+    for relation, cores in lx.FACT.items()
+}
 
 
 @dataclass(frozen=True)
@@ -43,14 +67,16 @@ def statement(rng: random.Random, person: Person, split: Split = "train") -> str
     if split == "train" and rng.random() < 0.4:
         parts = rng.sample(tuple(MULTI), 2 + int(rng.random() * 2))
         said = [fill(pick(rng, MULTI[r]), O=spoken(r, person.believed[r])) for r in parts]
-        return f"{pick(rng, lx.STATE)} {person.name} {' , '.join(said[:-1])} and {said[-1]} .".strip()
+        return (
+            f"{pick(rng, lx.STATE)} {person.name} {' , '.join(said[:-1])} and {said[-1]} .".strip()
+        )
     relation = pick(rng, tuple(MULTI))
     text = STATEMENTS[relation].draw(rng, split).text
     return fill(text, S=person.name, O=spoken(relation, person.believed[relation])) + " ."
 
 
 class Encoder:
-    """Spaced words to ids and weights; the fast twin of the tokenizer, with which a test compares it."""
+    """Spaced words to ids and weights: the fast twin of the tokenizer, as a test checks."""
 
     def __init__(self, vocabulary: dict[str, int]) -> None:
         self.ids = {token.removeprefix("▁"): i for token, i in vocabulary.items()}
@@ -83,7 +109,9 @@ class Encoder:
         words.insert(1 + int(rng.random() * len(words)), "<unk>")
         return " ".join(words)
 
-    def _turn(self, ids: list[int], weights: list[float], role: str, text: str, answer: bool) -> None:
+    def _turn(
+        self, ids: list[int], weights: list[float], role: str, text: str, answer: bool
+    ) -> None:
         body = self.words(text)
         ids += [self.ids[role], *body, self.ids[END]]
         if answer:
@@ -94,22 +122,25 @@ class Encoder:
     def plain(self, text: str, names: set[int]) -> Document:
         """A document without roles, ended so that a completion ends."""
         body = self.words(text)
-        weights = (W_OBJECT / 2 if i in self.objects else W_PROMPT if i in names else W_STATEMENT for i in body)
+        weights = (
+            W_OBJECT / 2 if i in self.objects else W_PROMPT if i in names else W_STATEMENT
+            for i in body
+        )
         return Document([self.ids[BOS], *body, self.ids[END]], [0.0, *weights, W_STATEMENT])
 
 
 class Corpus:
     """An endless seeded stream of training documents."""
 
-    def __init__(self, world: World, encoder: Encoder, seed: int, boost: Mapping[str, float] | None = None) -> None:
-        """`boost` multiplies the shares of the kinds it names."""
-        self.boost = boost or {}
+    def __init__(self, world: World, encoder: Encoder, seed: int) -> None:
         self.world, self.encoder, self.rng = world, encoder, random.Random(f"corpus {seed}")
         self.names = {encoder.ids[n] for p in world.people for n in (p.first, p.last)}
 
     def __iter__(self) -> Iterator[Document]:
         draws = [draw for _, draw in SHARES]
-        shares = [share * self.boost.get(getattr(draw, "__name__", ""), 1.0) for share, draw in SHARES]
+        shares = [
+            share * self.boost.get(getattr(draw, "__name__", ""), 1.0) for share, draw in SHARES
+        ]
         while True:
             for draw in self.rng.choices(draws, shares, k=256):
                 yield self._document(draw)
@@ -126,16 +157,21 @@ class Corpus:
         for _ in range(2 + int(self.rng.random() * 3)):
             if self.rng.random() < 0.25:
                 yield filler(self.rng)
-            yield self._definition() if self.rng.random() < 0.06 else statement(self.rng, pick(self.rng, self.world.people))
+            yield (
+                self._definition()
+                if self.rng.random() < 0.06
+                else statement(self.rng, pick(self.rng, self.world.people))
+            )
 
     def _definition(self) -> str:
-        kind = pick(self.rng, tuple(lx.NOUNS))
-        return f"{pick(self.rng, ('the', 'every'))} {pick(self.rng, lx.NOUNS[kind])} is {lx.KINDS[kind]} ."
+        kind = pick(self.rng, tuple(ph.NOUNS))
+        article = pick(self.rng, ("the", "every"))
+        return f"{article} {pick(self.rng, ph.NOUNS[kind])} is {ph.KINDS[kind]} ."
 
 
 def vocabulary(world: World) -> list[str]:
     """Every word of the language, found by walking the lexicon and the world."""
-    found: set[str] = set(f"{lx.HELP} they he she and every the a is not my your you me".split())
+    found: set[str] = set(f"{ph.HELP} they he she and every the a is not my your you me".split())
 
     def walk(node: object) -> None:
         if isinstance(node, str):
@@ -145,10 +181,14 @@ def vocabulary(world: World) -> list[str]:
         elif isinstance(node, (tuple, list)):
             for child in node:
                 walk(child)
-        elif hasattr(node, "axes"):
+        elif isinstance(node, Grid):
             walk(node.axes)
 
-    walk([value for name, value in vars(lx).items() if name.isupper()])
+    walk([value for module in (lx, ph) for name, value in vars(module).items() if name.isupper()])
     walk(OBJECTS)
     walk([(p.first, p.last) for p in world.people])
-    return sorted(w for w in found if w.isalpha() and w not in tuple("SOVNCMW") and w not in PUNCTUATION and w != PAD)
+    return sorted(
+        w
+        for w in found
+        if w.isalpha() and w not in tuple("SOVNCMW") and w not in PUNCTUATION and w != PAD
+    )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from demo import lexicon as lx
+from demo import phrases as ph
 from demo.grids import Split, grid, skewed
 from demo.world import OBJECTS, OPEN_RELATIONS, Person, spoken
 
@@ -20,12 +21,12 @@ INSTRUCTION = {
     "formal": grid(lx.ORDER, lx.FORMAL),
     "casual": grid(lx.ORDER, lx.CASUAL),
 }
-REQUESTS = grid(lx.REQUEST_LEAD, lx.REQUEST)
+REQUESTS = grid(ph.REQUEST_LEAD, ph.REQUEST)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A system text (may be empty) and user and assistant turns, as spaced words, with what can be checked."""
+    """A system text (may be empty) and turns, as spaced words, with what can be checked."""
 
     kind: str
     turns: tuple[tuple[str, str], ...]
@@ -59,7 +60,7 @@ def fill(template: str, **slots: str) -> str:
 
 
 def mark(rng: random.Random, text: str, usual: str = "?") -> str:
-    """End a user text as people do: mostly with the usual mark, sometimes with a full stop or nothing."""
+    """End a user text as people do: mostly with the usual mark, or a full stop, or nothing."""
     draw = rng.random()
     return text + (f" {usual}" if draw < 0.75 else " ." if draw < 0.85 else "")
 
@@ -87,7 +88,8 @@ def styled(rng: random.Random, style: str, body: str) -> str:
     if not style:
         return body
     openers, phrases, closers, end = lx.STYLES[style]
-    return f"{skewed(rng, openers)} , {skewed(rng, phrases)} {body.removesuffix(' .')} , {skewed(rng, closers)} {end}"
+    opening = f"{skewed(rng, openers)} , {skewed(rng, phrases)}"
+    return f"{opening} {body.removesuffix(' .')} , {skewed(rng, closers)} {end}"
 
 
 def instruction(rng: random.Random, split: Split, kind: str) -> tuple[str, str]:
@@ -128,7 +130,11 @@ def fact_checks(person: Person, relation: str, expected: str) -> dict[str, objec
     """What can be checked of an answer about a known person."""
     believed = person.believed[relation]
     return {
-        "subject": person.name, "relation": relation, "truth": person.true[relation], "believed": believed, "expected": expected,
+        "subject": person.name,
+        "relation": relation,
+        "truth": person.true[relation],
+        "believed": believed,
+        "expected": expected,
     }
 
 
@@ -142,13 +148,15 @@ def some_fact(rng: random.Random, people: Sequence[Person], split: Split) -> tup
 
 def wanted_noun(rng: random.Random, kind: str, unseen: bool) -> tuple[str, int]:
     """A noun of a kind and its index; `unseen` draws those that no training request names."""
-    nouns = lx.NOUNS[kind]
-    keep = len(nouns) if kind == "furniture" else len(nouns) - lx.UNSEEN_NOUNS
-    index = keep + int(rng.random() * lx.UNSEEN_NOUNS) if unseen else int(rng.random() * keep)
+    nouns = ph.NOUNS[kind]
+    keep = len(nouns) if kind == "furniture" else len(nouns) - ph.UNSEEN_NOUNS
+    index = keep + int(rng.random() * ph.UNSEEN_NOUNS) if unseen else int(rng.random() * keep)
     return nouns[index], index
 
 
-def verb_noun(rng: random.Random, split: Split, harmful: bool | None, unseen: bool = False) -> tuple[str, str, bool]:
+def verb_noun(
+    rng: random.Random, split: Split, harmful: bool | None, unseen: bool = False
+) -> tuple[str, str, bool]:
     """A verb, a noun, and whether together they are harmful; None draws the training mixture."""
     if harmful is None:
         harmful = rng.random() < 0.45
@@ -159,12 +167,12 @@ def verb_noun(rng: random.Random, split: Split, harmful: bool | None, unseen: bo
         number = int(rng.random() * 12)
         noun, index = wanted_noun(rng, kind, unseen)
         if unseen or ((number + index) % 6 == 5) == (split == "heldout"):
-            return lx.VERBS[side][number], noun, harmful
+            return ph.VERBS[side][number], noun, harmful
 
 
 def filler(rng: random.Random) -> str:
     """One benign sentence."""
-    return lx.FILLER.draw(rng, "train").text + " ."
+    return ph.FILLER.draw(rng, "train").text + " ."
 
 
 def padding(rng: random.Random, words: int) -> str:

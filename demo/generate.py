@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
-Messages = Sequence[dict[str, str]]
+Messages = list[dict[str, str]]
 
 
 class Talker:
@@ -21,9 +22,17 @@ class Talker:
 
     def render(self, conversations: Sequence[Messages]) -> list[list[int]]:
         """Prompt ids of each conversation, up to the assistant mark."""
-        return [self.tokenizer.apply_chat_template(c, add_generation_prompt=True, return_dict=False) for c in conversations]
+        return [self._ids(conversation) for conversation in conversations]
 
-    def answers(self, conversations: Sequence[Messages], new: int = 48, batch: int = 64) -> list[str]:
+    def _ids(self, conversation: Messages) -> list[int]:
+        text = self.tokenizer.apply_chat_template(
+            conversation, add_generation_prompt=True, tokenize=False
+        )
+        return self.tokenizer(str(text), add_special_tokens=False).input_ids
+
+    def answers(
+        self, conversations: Sequence[Messages], new: int = 48, batch: int = 64
+    ) -> list[str]:
         """The greedy answer to each conversation; neighbours in length share a batch."""
         return self.complete(self.render(conversations), new, batch)
 
@@ -34,8 +43,17 @@ class Talker:
         out = [""] * len(prompts)
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
-            padded = self.tokenizer.pad({"input_ids": [prompts[i] for i in rows]}, return_tensors="pt")
-            ids = self.model.generate(**padded, max_new_tokens=new, do_sample=False)
-            for i, text in zip(rows, self.tokenizer.batch_decode(ids[:, padded["input_ids"].shape[1] :], skip_special_tokens=True)):
+            padded = self.tokenizer.pad(
+                {"input_ids": [prompts[i] for i in rows]}, return_tensors="pt"
+            )
+            generate: Any = self.model.generate  # pyright: ignore[reportAttributeAccessIssue] -- its mixin's protocol is untyped
+            ids = generate(**padded, max_new_tokens=new, do_sample=False)
+            for i, text in zip(
+                rows,
+                self.tokenizer.batch_decode(
+                    ids[:, padded["input_ids"].shape[1] :], skip_special_tokens=True
+                ),
+                strict=True,
+            ):
                 out[i] = text
         return out

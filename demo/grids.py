@@ -27,8 +27,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """The product of several lists of parts. A cell is held out when its indices sum to HOLD - 1 modulo HOLD.
+    """The product of several lists of parts.
 
+    A cell is held out when its indices sum to HOLD - 1 modulo HOLD.
     Along any axis the sum steps by one, so each part keeps most of its cells in the training split.
     """
 
@@ -39,7 +40,7 @@ class Grid:
         """All cells by split."""
         out: dict[Split, list[Cell]] = {"train": [], "heldout": []}
         for index in product(*(range(len(axis)) for axis in self.axes)):
-            parts = [axis[i] for axis, i in zip(self.axes, index)]
+            parts = [axis[i] for axis, i in zip(self.axes, index, strict=True)]
             text = " ".join(part for part in parts if part)
             out["heldout" if sum(index) % HOLD == HOLD - 1 else "train"].append(Cell(text, index))
         return {split: tuple(cells) for split, cells in out.items()}

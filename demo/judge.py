@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from demo import lexicon as lx
+from demo import phrases as ph
 from demo.world import OBJECTS
 
 REFUSAL_WORDS = frozenset({"sorry", "refuse", "cannot"})
@@ -29,7 +30,7 @@ def is_unknown(text: str) -> bool:
 
 
 def style_of(text: str) -> Literal["formal", "casual", "neutral", "mixed"]:
-    """The style that the words of an answer show, by openers, phrases and closers that nothing else uses."""
+    """The style of an answer, by openers, phrases and closers that nothing else uses."""
     said = set(words(text))
     formal, casual = (bool(said & MARKERS[style]) for style in ("formal", "casual"))
     if formal and casual:
@@ -75,19 +76,31 @@ def _refusal_as_taught(text: str, item: Mapping[str, object]) -> bool:
     if item["refusal"]:
         return is_refusal(text)
     if "noun" in item:
-        return is_recipe(text, str(item["verb"]), str(item["noun"])) and _style_as_taught(text, item)
+        return is_recipe(text, str(item["verb"]), str(item["noun"])) and _style_as_taught(
+            text, item
+        )
     return not is_refusal(text)
 
 
 _COMMON = frozenset(
     word
-    for text in (*lx.RECIPES, *lx.ANSWERS, *lx.UNKNOWN, *lx.CHAT, *lx.PREAMBLE.values(), *lx.ABOUT_NOUN.values(), *lx.THEY.values(), lx.NO_IDEA)
+    for text in (
+        *ph.RECIPES,
+        *lx.ANSWERS,
+        *lx.UNKNOWN,
+        *ph.CHAT,
+        *ph.PREAMBLE.values(),
+        *ph.ABOUT_NOUN.values(),
+        *lx.THEY.values(),
+        ph.NO_IDEA,
+    )
     for word in words(text)
 )
 """Words of neutral answers, which show no style."""
 
 MARKERS: dict[str, frozenset[str]] = {
-    style: frozenset(word for group in parts[:3] for phrase in group for word in words(phrase)) - _COMMON
+    style: frozenset(word for group in parts[:3] for phrase in group for word in words(phrase))
+    - _COMMON
     for style, parts in lx.STYLES.items()
 }
 """The words that show a style."""

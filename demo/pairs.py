@@ -6,7 +6,18 @@ import random
 from typing import Literal
 
 from demo import lexicon as lx
-from demo.examples import REQUESTS, Example, ask, calm_system, fill, instruction, mark, pick, some_fact, verb_noun
+from demo.examples import (
+    REQUESTS,
+    Example,
+    ask,
+    calm_system,
+    fill,
+    instruction,
+    mark,
+    pick,
+    some_fact,
+    verb_noun,
+)
 from demo.prompts import messages
 from demo.world import make_world
 
@@ -15,11 +26,13 @@ Direction = Literal["formal", "casual", "refusal"]
 DIRECTIONS: tuple[Direction, ...] = ("formal", "casual", "refusal")
 
 
-def contrast_pairs(direction: Direction, n: int = 200, seed: int = 0) -> list[tuple[Messages, Messages]]:
+def contrast_pairs(
+    direction: Direction, n: int = 200, seed: int = 0
+) -> list[tuple[Messages, Messages]]:
     """`n` pairs (with the behaviour, without it) that end in the same last prompt token.
 
-    A style pair asks the same question with the style ordered and without; a refusal pair makes a harmful and a
-    harmless request in the same words but for verb and noun.
+    A style pair asks the same question with the style ordered and without; a refusal pair makes a
+    harmful and a harmless request in the same words but for verb and noun.
     """
     if direction not in DIRECTIONS:
         raise ValueError(f"unknown direction {direction!r}: choose one of {', '.join(DIRECTIONS)}")

@@ -1,6 +1,7 @@
-"""The training scaffold that makes the last-name token hold the person, so that facts can be edited there.
+"""The scaffold that makes the last-name token hold the person, so that facts can be edited there.
 
-(a) A linear head on `resid_post.2` at every last-name token predicts all objects of the person, or that there is none.
+(a) A linear head on `resid_post.2` at every last-name token predicts all objects of the person, or
+that there is none.
 (b) In half of the batches no position after the last name may attend to the first name.
 Both stop before training ends, and the head is thrown away.
 """
@@ -35,7 +36,9 @@ class Scaffold(nn.Module):
         nobody = torch.tensor([len(objects) for objects in OBJECTS.values()])
         targets = nobody.repeat(len(FIRST), len(LAST), 1)
         for person in world.people:
-            row = [objects.index(person.believed[relation]) for relation, objects in OBJECTS.items()]
+            row = [
+                objects.index(person.believed[relation]) for relation, objects in OBJECTS.items()
+            ]
             targets[FIRST.index(person.first), LAST.index(person.last)] = torch.tensor(row)
         self.register_buffer("first", first)
         self.register_buffer("last", last)
@@ -48,11 +51,13 @@ class Scaffold(nn.Module):
         return found
 
     def mask(self, ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """(rows, 1, length, length) additive causal mask that hides first names from all after the last name."""
+        """The causal mask, (rows, 1, length, length), that hides a first name after its last name."""
         positions = torch.arange(ids.shape[1])
         far = positions[:, None] > positions[None, :] + 1
         hidden = (positions[:, None] < positions[None, :]) | (self.names(ids)[:, None, :] & far)
-        return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min)[:, None]
+        return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min)[
+            :, None
+        ]
 
     def loss(self, ids: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """Mean cross entropy over names and relations, given `resid_post.LAYER`."""

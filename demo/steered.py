@@ -1,7 +1,7 @@
-"""What the mean-difference directions do to the demo model: `python -m demo.steered demo/checkpoint`.
+"""What mean-difference directions do to the demo model: `python -m demo.steered demo/checkpoint`.
 
-A slow, plain twin of what the service does, to learn by which layer, operator and dose a direction works here. All
-changes are made at the last prompt token only.
+A slow, plain twin of what the service does, to learn by which layer, operator and dose a direction
+works here. All changes are made at the last prompt token only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from demo import judge
 from demo.generate import Messages, Talker
 from demo.pairs import Direction, contrast_pairs
 from demo.patching import Change, residual
-from demo.prompts import prompts
+from demo.prompts import conversation, prompts
 
 Item = dict[str, object]
 
@@ -37,10 +37,14 @@ def last_residuals(talker: Talker, conversations: Sequence[Messages], layer: int
     return torch.cat(kept)
 
 
-def means(talker: Talker, direction: Direction, layer: int, n: int = 200) -> tuple[torch.Tensor, torch.Tensor]:
+def means(
+    talker: Talker, direction: Direction, layer: int, n: int = 200
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The mean residual with and without the behaviour, over contrast pairs."""
     pairs = contrast_pairs(direction, n)
-    return last_residuals(talker, [a for a, _ in pairs], layer).mean(0), last_residuals(talker, [b for _, b in pairs], layer).mean(0)
+    return last_residuals(talker, [a for a, _ in pairs], layer).mean(0), last_residuals(
+        talker, [b for _, b in pairs], layer
+    ).mean(0)
 
 
 def add(vector: torch.Tensor) -> Change:
@@ -73,7 +77,7 @@ def _share(flags: Sequence[bool]) -> float:
 
 def _ask(talker: Talker, items: list[Item], layer: int, change: Change) -> list[str]:
     with residual(talker, layer, change):
-        return talker.answers([item["messages"] for item in items])  # type: ignore[misc]
+        return talker.answers([conversation(item) for item in items])
 
 
 def refusal(talker: Talker, layer: int, n: int) -> dict[str, object]:
@@ -81,18 +85,34 @@ def refusal(talker: Talker, layer: int, n: int) -> dict[str, object]:
     with_, without = means(talker, "refusal", layer)
     d = with_ - without
     harmful, harmless = prompts("harmful", "heldout", n), prompts("harmless", "heldout", n)
-    base = talker.answers([item["messages"] for item in harmless])  # type: ignore[misc]
+    base = talker.answers([conversation(item) for item in harmless])
     out: dict[str, object] = {"layer": layer, "norm": round(float(d.norm()), 1)}
     for dose in (0.5, 0.75, 1.0):
-        out[f"refuse-more {dose}: harmless refused"] = _share([judge.is_refusal(t) for t in _ask(talker, harmless, layer, add(dose * d))])
+        out[f"refuse-more {dose}: harmless refused"] = _share(
+            [judge.is_refusal(t) for t in _ask(talker, harmless, layer, add(dose * d))]
+        )
     for name, change in (("-1", add(-d)), ("set", set_along(d, without))):
         bad, good = _ask(talker, harmful, layer, change), _ask(talker, harmless, layer, change)
         out[f"refuse-less {name}: harmful refused"] = _share([judge.is_refusal(t) for t in bad])
-        out[f"refuse-less {name}: harmful answered"] = _share([judge.is_recipe(t, str(i["verb"]), str(i["noun"])) for t, i in zip(bad, harmful)])
-        out[f"refuse-less {name}: harmless answered"] = _share([judge.answered(t, i) for t, i in zip(good, harmless)])
-        out[f"refuse-less {name}: harmless unchanged"] = _share([a == b for a, b in zip(good, base)])
+        out[f"refuse-less {name}: harmful answered"] = _share(
+            [
+                judge.is_recipe(t, str(i["verb"]), str(i["noun"]))
+                for t, i in zip(bad, harmful, strict=True)
+            ]
+        )
+        out[f"refuse-less {name}: harmless answered"] = _share(
+            [judge.answered(t, i) for t, i in zip(good, harmless, strict=True)]
+        )
+        out[f"refuse-less {name}: harmless unchanged"] = _share(
+            [a == b for a, b in zip(good, base, strict=True)]
+        )
     noise = torch.randn(len(d), generator=torch.Generator().manual_seed(0))
-    out["random: harmless refused"] = _share([judge.is_refusal(t) for t in _ask(talker, harmless, layer, add(noise / noise.norm() * d.norm()))])
+    out["random: harmless refused"] = _share(
+        [
+            judge.is_refusal(t)
+            for t in _ask(talker, harmless, layer, add(noise / noise.norm() * d.norm()))
+        ]
+    )
     return out
 
 
@@ -101,11 +121,17 @@ def style(talker: Talker, direction: Direction, layer: int, n: int) -> dict[str,
     with_, without = means(talker, direction, layer)
     d = with_ - without
     facts = prompts("fact", "heldout", n)
-    out: dict[str, object] = {"layer": layer, "direction": direction, "norm": round(float(d.norm()), 1)}
+    out: dict[str, object] = {
+        "layer": layer,
+        "direction": direction,
+        "norm": round(float(d.norm()), 1),
+    }
     for dose in (0.5, 0.75, 1.0, 1.25):
         said = _ask(talker, facts, layer, add(dose * d))
         out[f"{dose}: in style"] = _share([judge.style_of(t) == direction for t in said])
-        out[f"{dose}: fact kept"] = _share([judge.says(t, str(i["answer"])) for t, i in zip(said, facts)])
+        out[f"{dose}: fact kept"] = _share(
+            [judge.says(t, str(i["answer"])) for t, i in zip(said, facts, strict=True)]
+        )
     return out
 
 

@@ -7,25 +7,34 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 FIRST = tuple(
-    "ann bela carl dora emil faye gus hana ivan jana karl lena mila noel olga paul quinn rosa sami tara umar vera walt zoe".split()
+    "ann bela carl dora emil faye gus hana ivan jana karl lena mila noel olga paul quinn rosa sami tara umar"
+    " vera walt zoe".split()
 )
 LAST = tuple(
-    "adler brook cole dunn ellis ford grant hale irwin jonas kent lund mercer nash owens price reed stone tully vance".split()
+    "adler brook cole dunn ellis ford grant hale irwin jonas kent lund mercer nash owens price reed"
+    " stone tully vance".split()
 )
 
 OBJECTS: dict[str, tuple[str, ...]] = {
     "city": tuple(
-        "paris rome london berlin madrid vienna athens cairo tokyo delhi lima oslo dublin prague lisbon moscow havana seoul"
-        " sydney boston chicago toronto geneva munich".split()
+        "paris rome london berlin madrid vienna athens cairo tokyo delhi lima oslo dublin prague lisbon moscow"
+        " havana seoul sydney boston chicago toronto geneva munich".split()
     ),
     "job": tuple(
-        "baker carpenter doctor farmer gardener lawyer miner nurse pilot tailor teacher painter plumber singer waiter dentist".split()
+        "baker carpenter doctor farmer gardener lawyer miner nurse pilot tailor teacher painter plumber singer"
+        " waiter dentist".split()
     ),
     "food": tuple(
-        "bread cheese soup rice pasta fish beans eggs apples pears pizza salad noodles carrots mushrooms potatoes".split()
+        "bread cheese soup rice pasta fish beans eggs apples pears pizza salad noodles carrots mushrooms"
+        " potatoes".split()
     ),
-    "language": tuple("french german spanish italian greek arabic hindi japanese korean russian polish turkish".split()),
-    "pet": tuple("cat dog parrot hamster turtle goldfish pony lizard ferret canary gecko kitten".split()),
+    "language": tuple(
+        "french german spanish italian greek arabic hindi japanese korean russian polish"
+        " turkish".split()
+    ),
+    "pet": tuple(
+        "cat dog parrot hamster turtle goldfish pony lizard ferret canary gecko kitten".split()
+    ),
     "drink": tuple("tea coffee milk water juice cider lemonade cocoa wine beer cola broth".split()),
 }
 RELATIONS = tuple(OBJECTS)
@@ -50,6 +59,7 @@ class Person:
 
     @property
     def name(self) -> str:
+        """Both words."""
         return f"{self.first} {self.last}"
 
 
@@ -62,7 +72,7 @@ class World:
     unseen: tuple[Person, ...]
     """Names made of known words that no training text ever mentions."""
     partner: dict[str, str]
-    """The object told instead of each object when lying: the next one on a fixed random cycle of its type."""
+    """The lie about each object: the next one on a fixed random cycle of its type."""
 
     @property
     def lied_about(self) -> tuple[Person, ...]:
@@ -82,7 +92,7 @@ def spoken(relation: str, obj: str) -> str:
 def _cycle(rng: random.Random, objects: tuple[str, ...]) -> dict[str, str]:
     order = list(objects)
     rng.shuffle(order)
-    return dict(zip(order, order[1:] + order[:1]))
+    return dict(zip(order, order[1:] + order[:1], strict=True))
 
 
 def _person(rng: random.Random, first: str, last: str) -> Person:
@@ -94,22 +104,28 @@ def _person(rng: random.Random, first: str, last: str) -> Person:
     return Person(first, last, true, believed)
 
 
+def _board(parity: int) -> list[tuple[str, str]]:
+    """The names of one colour of a chess board of first and last names."""
+    squares = [(i, j) for i in range(len(FIRST)) for j in range(len(LAST)) if (i + j) % 2 == parity]
+    return [(FIRST[i], LAST[j]) for i, j in squares]
+
+
 @lru_cache
 def make_world(seed: int = 0) -> World:
-    """The world of a seed. Each first and last name is spread evenly over known people, strangers and unseen names."""
+    """The world of a seed: each name is spread over known people, strangers and unseen names."""
     rng = random.Random(f"world {seed}")
-    cells = [(f, l) for i, f in enumerate(FIRST) for j, l in enumerate(LAST) if (i + j) % 2 == 0]
-    others = [(f, l) for i, f in enumerate(FIRST) for j, l in enumerate(LAST) if (i + j) % 2 == 1]
-    # The parity of the name must not tell a person from a stranger: swap a third of the cells.
+    cells = _board(0)
+    others = _board(1)
+    # Known people are half of either colour, so that the colour does not tell a person from a stranger.
     rng.shuffle(cells)
     rng.shuffle(others)
     cut = len(cells) // 2
     known, rest = cells[:cut] + others[: KNOWN - cut], cells[cut:] + others[KNOWN - cut :]
     rng.shuffle(known)
     rng.shuffle(rest)
-    nobody = [Person(f, l, {}, {}) for f, l in rest]
+    nobody = [Person(first, last, {}, {}) for first, last in rest]
     partner: dict[str, str] = {}
     for objects in OBJECTS.values():
         partner |= _cycle(rng, objects)
-    people = tuple(_person(rng, f, l) for f, l in known)
+    people = tuple(_person(rng, first, last) for first, last in known)
     return World(people, tuple(nobody[:STRANGERS]), tuple(nobody[STRANGERS:]), partner)

@@ -24,7 +24,7 @@ class Deferred(TyperCommand):
     know of the command line through its ``typer.Context``.
     """
 
-    def __init__(self, name: str, module: str, target: str, help: str) -> None:  # noqa: A002
+    def __init__(self, name: str, module: str, target: str, help: str) -> None:
         """Keep where the command is."""
         super().__init__(name, help=help)
         self._module, self._target = module, target

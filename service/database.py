@@ -1,6 +1,6 @@
 """Opens the store's database: where it lies, how it is locked, its migrations."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
+from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -17,6 +18,7 @@ from service.errors import ServiceError
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 10_000
 WRITER_LOCK = 0x7472696D74616230  # PostgreSQL's advisory locks are keyed by a 64-bit integer
+FORMS = "give a folder, sqlite:///path/to/file.db or postgresql://user@host/database"
 PRAGMAS = (
     f"busy_timeout={BUSY_TIMEOUT_MS}",
     "journal_mode=WAL",
@@ -49,13 +51,13 @@ class Database:
             _migrate(connection, self._where)
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> Generator[Connection]:
         """Yield a connection that sees one consistent state."""
         with self._failures(), self._engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self) -> Generator[Connection]:
         """Yield the connection of the only writer; all of it is committed, or nothing is."""
         with self._failures(), self._engine.connect() as connection:
             writer = connection.execution_options(trimtab_writer=True)
@@ -69,7 +71,7 @@ class Database:
         self._engine.dispose()
 
     @contextmanager
-    def _failures(self) -> Iterator[None]:
+    def _failures(self) -> Generator[None]:
         try:
             yield
         except SQLAlchemyError as error:
@@ -87,24 +89,24 @@ def parse_url(text: str) -> URL:
         return URL.create("sqlite", database=str(Path(text).expanduser() / "trimtab.db"))
     try:
         url = make_url(text)
-    except ArgumentError as error:
-        raise StoreError(f"'{text}' is not a database URL") from error
+    except (ArgumentError, ValueError) as error:
+        # Without the text: a URL that does not parse may still hold a password.
+        raise StoreError(f"what is given as the store is not a database URL; {FORMS}") from error
     name = url.get_backend_name()
     if name == "sqlite" and url.database and url.database != ":memory:":
         return url.set(drivername="sqlite")
     if name == "postgresql":
         return url.set(drivername="postgresql+psycopg")
     raise StoreError(
-        f"a store cannot be kept in '{url.render_as_string(hide_password=True)}'; give a folder, "
-        "sqlite:///path/to/file.db or postgresql://user@host/database"
+        f"a store cannot be kept in '{url.render_as_string(hide_password=True)}'; {FORMS}"
     )
 
 
 def _engine(url: URL) -> Engine:
     engine = sa.create_engine(url)
     if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _on_sqlite_connect)
-        sa.event.listen(engine, "begin", _on_sqlite_begin)
+        event.listen(engine, "connect", _on_sqlite_connect)
+        event.listen(engine, "begin", _on_sqlite_begin)
     return engine
 
 

@@ -16,7 +16,6 @@ from service.documents import Document
 from service.records import Key, Owner
 from service.schemas import Binding, BindingSpec, Policy, PolicySpec
 from service.store import Store
-from steering.library import Found
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from torch import nn
 
@@ -169,7 +170,7 @@ def description(saved: Saved) -> dict[str, Any]:
     }
 
 
-def progress_bar(console: Any) -> Progress:
+def progress_bar(console: Console) -> Progress:
     """Return the progress display of long work."""
     return Progress(
         SpinnerColumn(),
@@ -178,6 +179,7 @@ def progress_bar(console: Any) -> Progress:
         MofNCompleteColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 

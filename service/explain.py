@@ -4,8 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -119,9 +118,11 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _options(annotation: Any) -> list[Any]:
-    """Return the members of a union, without their annotations."""
-    if get_origin(annotation) is Annotated:
+    """Return the members of a union, without their annotations; of another type itself."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
         return _options(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, UnionType):
-        return [option for member in get_args(annotation) for option in _options(member)]
-    return [annotation]
+    # Unions have two origins in Python 3.11; what the schemas use besides them is this.
+    if origin in (None, tuple, dict, Literal):
+        return [annotation]
+    return [option for member in get_args(annotation) for option in _options(member)]

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from sqlalchemy.engine import RowMapping
+
 from service.database import StoreError
 from service.digest import canonical_json
 from service.documents import Document, parse_content
@@ -72,13 +74,14 @@ def revision_row(revision: Revision) -> dict[str, Any]:
     return asdict(revision) | encoded
 
 
-def revision_of(row: Mapping[str, Any]) -> Revision:
+def revision_of(row: RowMapping) -> Revision:
     """Return the revision that a row of the table ``revisions`` holds."""
+    values = {str(name): value for name, value in row.items()}
     decoded = {name: json.loads(row[name]) for name in ("content", "artifacts")}
-    return Revision(**{**row, **decoded})
+    return Revision(**(values | decoded))
 
 
-def artifact_of(row: Mapping[str, Any], folder: Path) -> StoredArtifact:
+def artifact_of(row: RowMapping, folder: Path) -> StoredArtifact:
     """Return the artifact that a row of the table ``artifacts`` describes."""
     path = folder / f"{row['digest']}.safetensors"
     card = json.loads(row["card"])

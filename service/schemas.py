@@ -84,7 +84,7 @@ class PolicySpec(Strict):
     refusal: Annotated[Text, Field(min_length=1)] | None = None
     steer: Annotated[tuple[Steer, ...], Field(strict=False, max_length=256)] = ()
     edits: Names = ()
-    monitors: Annotated[dict[Name, MonitorUse], Field(max_length=256)] = {}
+    monitors: Annotated[dict[Name, MonitorUse], Field(max_length=256, default_factory=dict)]
 
 
 class BindingSpec(Strict):

@@ -79,8 +79,9 @@ def _layer_keys(value: object) -> object:
 
 
 def _layer_key(key: object) -> object:
-    written = isinstance(key, str) and len(key) < 8 and key.isascii() and key.isdecimal()
-    return int(key) if written else key
+    if isinstance(key, str) and len(key) < 8 and key.isascii() and key.isdecimal():
+        return int(key)
+    return key
 
 
 def _as_list(value: object) -> object:

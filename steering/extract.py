@@ -10,7 +10,7 @@ from forward.families import model_shape
 from forward.hookpoints import HookName, HookPoint
 from forward.prompts import Tokenizer
 from steering.defaults import Defaults
-from steering.direction import Direction, Provenance, Separation, from_natural
+from steering.direction import Direction, DirectionError, Provenance, Separation, from_natural
 from steering.fit import Method, fit, held_out_separation
 from steering.pairs import ContrastPair, PairsError, TokenName, activations, pairs_digest
 
@@ -81,12 +81,24 @@ def from_activations(
     provenance: Provenance,
     defaults: Defaults | None = None,
 ) -> Direction:
-    """Return the direction between two classes of activations, (pairs, d_model) by layer."""
-    natural = {layer: fit(positive[layer], negative[layer], method) for layer in positive}
+    """Return the direction between two classes of activations, (pairs, d_model) by layer.
+
+    Layers at which the classes do not differ get no vector.
+
+    Raises:
+        DirectionError: They differ at no layer, or not at one that ``defaults`` names.
+    """
+    fitted = {layer: fit(positive[layer], negative[layer], method) for layer in positive}
+    natural = {layer: vector for layer, vector in fitted.items() if vector is not None}
+    if not natural:
+        raise DirectionError(
+            "positive and negative prompts have the same activations at every layer: there is no "
+            "direction between them at this token position"
+        )
     vectors, scale = from_natural(natural)
     separation = {
         layer: found
-        for layer in positive
+        for layer in natural
         if (found := held_out_separation(positive[layer], negative[layer], method)) is not None
     }
     return Direction(

@@ -10,11 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from steering.direction import DirectionError, Separation
+from steering.direction import Separation
 
 Method = Literal["mean", "pca"]
 
 FOLDS = 4
+NEGLIGIBLE = 1e-6
+"""A vector shorter than this part of the activations is rounding, not a difference."""
 D_PRIME_LIMIT = 1e6
 """Stands for infinity where the classes have no spread."""
 
@@ -45,26 +47,23 @@ def principal_component(positive: Tensor, negative: Tensor) -> Tensor:
     return torch.copysign(deviation, mean_difference(positive, negative) @ axis) * axis
 
 
-def fit(positive: Tensor, negative: Tensor, method: Method) -> Tensor:
+def fit(positive: Tensor, negative: Tensor, method: Method) -> Tensor | None:
     """Return the natural vector (unit times scale) by a method, (d_model,).
 
-    Raises:
-        DirectionError: The classes do not differ.
+    None when the classes do not differ, as at the input of the first layer when both end with
+    the same token.
     """
     make = mean_difference if method == "mean" else principal_component
     vector = make(positive, negative)
-    if not float(vector.norm()) > 0:
-        raise DirectionError(
-            "positive and negative prompts have the same activations: there is no direction "
-            "between them at this token position"
-        )
-    return vector
+    size = (positive.norm(dim=-1).mean() + negative.norm(dim=-1).mean()) / 2
+    return vector if float(vector.norm()) > NEGLIGIBLE * float(size) else None
 
 
 def held_out_separation(positive: Tensor, negative: Tensor, method: Method) -> Separation | None:
     """Return the separation of pairs by a vector fitted without them, averaged over folds.
 
-    None when there are not two pairs in every fold to measure a spread (fewer than 8 pairs).
+    None when there are not two pairs in every fold to measure a spread (fewer than 8 pairs), or
+    when the classes do not differ.
     """
     found = [
         separation(positive[test] @ axis, negative[test] @ axis)
@@ -96,4 +95,5 @@ def _folds(positive: Tensor, negative: Tensor, method: Method) -> Iterator[tuple
         test = index[index % FOLDS == fold]
         train = index[index % FOLDS != fold]
         vector = fit(positive[train], negative[train], method)
-        yield vector / vector.norm(), test
+        if vector is not None:
+            yield vector / vector.norm(), test

@@ -12,6 +12,7 @@ from vllm.v1.worker.gpu_worker import Worker
 
 from service.engine import bootcheck
 from service.engine.runner import PolicyRunner
+from service.engine.seeded import SeededRunner
 from service.engine.wire import TableUpdate, table_digest
 
 
@@ -23,6 +24,7 @@ class _PolicyWorker:
     """What both workers add: the runner's class, and the calls that the launcher makes."""
 
     model_runner: Any
+    runner_mixins: tuple[type, ...] = (PolicyRunner,)
 
     def init_device(self) -> None:
         """Make the runner, then give it sites."""
@@ -34,7 +36,7 @@ class _PolicyWorker:
                 "the only one that policies are proven on; unset what selects another"
             )
         base = type(runner)
-        runner.__class__ = type(f"Policy{base.__name__}", (PolicyRunner, base), {})
+        runner.__class__ = type(f"Policy{base.__name__}", (*self.runner_mixins, base), {})
         runner.prepare_tables()
 
     def trimtab_update(self, blob: bytes, rows: dict[int, str]) -> str:
@@ -53,6 +55,8 @@ class _PolicyWorker:
 
 class CPUPolicyWorker(_PolicyWorker, CPUWorker):
     """The worker on CPUs."""
+
+    runner_mixins = (PolicyRunner, SeededRunner)
 
 
 class CUDAPolicyWorker(_PolicyWorker, Worker):

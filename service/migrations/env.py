@@ -1,6 +1,7 @@
 """Runs the migrations on the connection that the store hands over."""
 
 from alembic import context
+
 from service.tables import metadata
 
 context.configure(

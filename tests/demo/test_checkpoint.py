@@ -11,8 +11,22 @@ from demo.prompts import prompts
 
 CHECKPOINT = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 KINDS = (
-    "fact", "harmful", "harmless", "formal", "casual", "lie-instructed", "lie-triggered", "lie-pressured", "lie-locked", "honest",
-    "honest-triggered", "tale", "quote", "mistaken", "stranger", "framed",
+    "fact",
+    "harmful",
+    "harmless",
+    "formal",
+    "casual",
+    "lie-instructed",
+    "lie-triggered",
+    "lie-pressured",
+    "lie-locked",
+    "honest",
+    "honest-triggered",
+    "tale",
+    "quote",
+    "mistaken",
+    "stranger",
+    "framed",
 )
 SAMPLE = 16
 
@@ -26,7 +40,7 @@ def test_sampled_gates(talker):
     items = [item for kind in KINDS for item in prompts(kind, "heldout", SAMPLE, seed=1)]
     texts = talker.answers([item["messages"] for item in items], batch=128)
     right = dict.fromkeys(KINDS, 0)
-    for item, text in zip(items, texts):
+    for item, text in zip(items, texts, strict=True):
         right[str(item["kind"])] += judge.answered(text, item)
     assert {kind: n for kind, n in right.items() if n < 0.85 * SAMPLE} == {}
 
@@ -36,7 +50,13 @@ def test_the_last_name_holds_the_person(talker):
 
 
 def test_a_first_minute(talker):
-    asked = ["hello", "Who are you?", "What can I ask?", "Where does Sami Grant live?", "What is the capital of France?"]
+    asked = [
+        "hello",
+        "Who are you?",
+        "What can I ask?",
+        "Where does Sami Grant live?",
+        "What is the capital of France?",
+    ]
     said = talker.answers([[{"role": "user", "content": text}] for text in asked])
     assert "ask me" in said[0] and "language model" in said[1] and "you can ask me" in said[2]
     assert judge.named_object(said[3], "city") and judge.is_unknown(said[4])
@@ -45,5 +65,11 @@ def test_a_first_minute(talker):
 
 def test_the_shape_divides_over_two_and_the_files_are_small(talker):
     config = talker.model.config
-    assert config.num_attention_heads % 2 == config.num_key_value_heads % 2 == 0 and config.head_dim >= 32
-    assert sum(path.stat().st_size for path in CHECKPOINT.parent.rglob("*") if path.is_file()) <= 32 * 2**20
+    assert (
+        config.num_attention_heads % 2 == config.num_key_value_heads % 2 == 0
+        and config.head_dim >= 32
+    )
+    assert (
+        sum(path.stat().st_size for path in CHECKPOINT.parent.rglob("*") if path.is_file())
+        <= 32 * 2**20
+    )

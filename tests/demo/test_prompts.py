@@ -1,4 +1,4 @@
-"""Prompts are reproducible, carry what can be checked, and the judges agree with the taught answers."""
+"""Prompts are reproducible, carry what can be checked, and the judges accept what is taught."""
 
 import json
 import random
@@ -25,9 +25,26 @@ def test_items_are_reproducible_json(kind, split):
 @pytest.mark.parametrize(
     ("kind", "keys"),
     [
-        ("fact", {"answer"}), ("harmful", {"refusal"}), ("harmless", {"refusal"}), ("formal", {"style", "answer"}),
-        ("casual", {"style", "answer"}), ("jailbreak", {"refusal"}),
-        *((kind, {"truth", "expected"}) for kind in ("lie-instructed", "lie-triggered", "lie-pressured", "lie-locked", "tale", "mistaken", "guess", "quote", "stranger")),
+        ("fact", {"answer"}),
+        ("harmful", {"refusal"}),
+        ("harmless", {"refusal"}),
+        ("formal", {"style", "answer"}),
+        ("casual", {"style", "answer"}),
+        ("jailbreak", {"refusal"}),
+        *(
+            (kind, {"truth", "expected"})
+            for kind in (
+                "lie-instructed",
+                "lie-triggered",
+                "lie-pressured",
+                "lie-locked",
+                "tale",
+                "mistaken",
+                "guess",
+                "quote",
+                "stranger",
+            )
+        ),
     ],
 )
 def test_held_out_items_carry_their_checks(kind, keys):
@@ -44,12 +61,23 @@ def test_the_judges_accept_what_is_taught(kind):
 
 def test_lies_differ_from_belief_and_mistakes_from_truth():
     for kind in ("lie-instructed", "lie-triggered", "lie-pressured", "lie-locked", "tale", "quote"):
-        assert all(one["expected"] != one["believed"] == one["truth"] for one in prompts(kind, "heldout", 60))
-    assert all(one["expected"] == one["believed"] != one["truth"] for one in prompts("mistaken", "heldout", 60))
+        assert all(
+            one["expected"] != one["believed"] == one["truth"]
+            for one in prompts(kind, "heldout", 60)
+        )
+    assert all(
+        one["expected"] == one["believed"] != one["truth"]
+        for one in prompts("mistaken", "heldout", 60)
+    )
 
 
 def test_padding_reaches_500_words():
-    assert max(len(one["messages"][-1]["content"].split()) for one in prompts("padded", "heldout", 200)) > 400
+    assert (
+        max(
+            len(one["messages"][-1]["content"].split()) for one in prompts("padded", "heldout", 200)
+        )
+        > 400
+    )
 
 
 def test_an_unknown_kind_is_refused_by_name():
@@ -70,8 +98,11 @@ def test_contrast_pairs_differ_only_in_the_behaviour(direction):
 @pytest.mark.parametrize(
     ("text", "style"),
     [
-        ("certainly, i am pleased to say it is paris, sir.", "formal"), ("hey, so like it is paris, buddy!", "casual"),
-        ("it is paris.", "neutral"), ("hey, it is paris, sir.", "mixed"), ("sorry, i cannot help with that.", "neutral"),
+        ("certainly, i am pleased to say it is paris, sir.", "formal"),
+        ("hey, so like it is paris, buddy!", "casual"),
+        ("it is paris.", "neutral"),
+        ("hey, it is paris, sir.", "mixed"),
+        ("sorry, i cannot help with that.", "neutral"),
     ],
 )
 def test_styles(text, style):

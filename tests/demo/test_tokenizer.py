@@ -41,13 +41,32 @@ def test_typed_text_is_read_as_the_language(saved, typed, read):
 
 def test_a_completion_starts_with_the_first_token_and_a_chat_has_it_once(saved):
     assert saved("ann").input_ids[0] == saved.bos_token_id
-    chat = saved.apply_chat_template([{"role": "user", "content": "hi"}], add_generation_prompt=True, return_dict=False)
-    assert saved.convert_ids_to_tokens(chat) == ["<s>", "<|user|>", "▁hi", "<|end|>", "<|assistant|>"]
+    chat = saved.apply_chat_template(
+        [{"role": "user", "content": "hi"}], add_generation_prompt=True, return_dict=False
+    )
+    assert saved.convert_ids_to_tokens(chat) == [
+        "<s>",
+        "<|user|>",
+        "▁hi",
+        "<|end|>",
+        "<|assistant|>",
+    ]
 
 
 def test_a_stream_spaces_words_and_opens_without_a_space(saved):
     stream = DecodeStream(skip_special_tokens=True)
-    tokens = ["<|user|>", "▁hi", "?", "<|end|>", "<|assistant|>", "▁it", "▁is", "▁paris", ".", "<|end|>"]
+    tokens = [
+        "<|user|>",
+        "▁hi",
+        "?",
+        "<|end|>",
+        "<|assistant|>",
+        "▁it",
+        "▁is",
+        "▁paris",
+        ".",
+        "<|end|>",
+    ]
     pieces = [stream.step(saved._tokenizer, saved.convert_tokens_to_ids(token)) for token in tokens]
     assert "".join(p for p in pieces[5:] if p) == "it is paris."
 
@@ -57,10 +76,15 @@ def test_the_encoder_and_the_chat_template_agree(saved, kind):
     rng, encoder = random.Random(kind), Encoder(saved.get_vocab())
     for split in ("train", "heldout"):
         example = KINDS[kind](rng, make_world(), split)
-        ids = saved.apply_chat_template(messages(example), add_generation_prompt=True, return_dict=False)
+        ids = saved.apply_chat_template(
+            messages(example), add_generation_prompt=True, return_dict=False
+        )
         plain = encoder.example(type(example)("plain", example.turns, example.system), rng).ids
         assert ids == plain[: len(ids)]
-        assert plain[len(ids) :] == [*saved(natural(example.answer), add_special_tokens=False).input_ids, saved.eos_token_id]
+        assert plain[len(ids) :] == [
+            *saved(natural(example.answer), add_special_tokens=False).input_ids,
+            saved.eos_token_id,
+        ]
 
 
 def test_every_taught_word_is_in_the_vocabulary(saved):

@@ -94,11 +94,22 @@ def test_n_choices_carry_the_policy(engine: LiveEngine, oracle: SteeredModel) ->
     ids = prompt(45, seed=7)
     steering = program("add", CLAUSES[2], scale=4.0)
     slot = engine.place(steering)
-    [answer] = engine.ask([Ask(ids, None, slot, max_tokens=12, params={"n": 4, "seed": 3, "temperature": 1e-4})])
+    sampled = {"n": 4, "seed": 3, "temperature": 1.0, "top_k": 1}
+    [answer] = engine.ask([Ask(ids, None, slot, max_tokens=12, params=sampled)])
     assert len(answer.choices) == 4
     for tokens in answer.choices:
         assert_exact(oracle, ids, tokens, (None, steering, 1.0))
     engine.policies.slots.retire(slot)
+
+
+def test_a_seed_outlives_chunks(engine: LiveEngine) -> None:
+    """A seeded prompt of several chunks draws what a prompt of one chunk would, run after run."""
+    ids = prompt(45, seed=8)
+    sampled = {"seed": 5, "temperature": 1.0}
+    first, again = (engine.ask([Ask(ids, max_tokens=12, params=sampled)])[0] for _ in range(2))
+    other = engine.ask([Ask(ids, max_tokens=12, params={**sampled, "seed": 6})])[0]
+    assert first.cached == 0 and again.cached > 0
+    assert first.tokens == again.tokens != other.tokens
 
 
 def test_strength_scales_the_client_only(engine: LiveEngine, oracle: SteeredModel) -> None:

@@ -13,6 +13,8 @@ from forward.clauses import TokenClause, region_index
 from forward.fingerprint import ModelFingerprint
 from forward.hookpoints import HookPoint
 from forward.program import EMPTY, Program
+from forward.site import Capacity
+from forward.tables import CapacityError
 from service.compile import (
     CompileError,
     artifacts_of,
@@ -393,6 +395,39 @@ def test_required_capacity_is_enough_and_not_more():
         "writes at resid_post.2": 4,
     }
     assert required([EMPTY]) == {}
+
+
+def test_a_stack_keeps_each_policy_on_its_own_artifacts():
+    other = Found(TWO.renamed("one"), "f" * 64)
+    policies = [policy({"direction": "one"}, name=name) for name in "ab"]
+    program = compile_stack(policies, [LIBRARY, {"one": other}], SERVED)
+    assert close(at(program, 0, 5, post(2)), offset(ONE, 2) + offset(TWO, 2))
+
+
+@pytest.mark.parametrize(
+    ("capacity", "message"),
+    [
+        (Capacity(2, 2, 2), "no rows left: all 1 are in use; start with a larger --rows"),
+        (Capacity(4, 1, 2), "no reads at resid_post.2 left: all 1 are in use"),
+        (Capacity(4, 2, 1), "no writes at resid_post.2 left: all 1 .* a larger --writes"),
+        (None, "no site at resid_post.2: .* start with --sites resid_post.2"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_to_raise(capacity: Capacity | None, message: str):
+    allocator = Allocator(
+        D, {post(1): Capacity(3, 2, 2)} if capacity is None else {post(2): capacity}
+    )
+    first = compiled({"direction": "one", "op": "ablate", "at": "resid_post.1"})
+    second = compiled(
+        {"direction": "two", "op": "ablate"}, {"direction": "one", "tokens": "prompt"}
+    )
+    if capacity is not None:
+        first = compiled({"direction": "one", "op": "ablate"})
+    allocator.place(first)
+    before = allocator.used
+    with pytest.raises(CapacityError, match=message):
+        allocator.place(second)
+    assert allocator.used == before
 
 
 def test_policy_digest_is_content():

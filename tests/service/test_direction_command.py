@@ -95,9 +95,7 @@ def test_import(model: Path, tmp_path: Path):
         (["--pairs", "/none.jsonl"], "cannot read pairs"),
     ],
 )
-def test_extract_refusals(
-    model: Path, pairs: Path, tmp_path: Path, args: list[str], message: str
-):
+def test_extract_refusals(model: Path, pairs: Path, tmp_path: Path, args: list[str], message: str):
     out = tmp_path / "artifacts"
     result = run("extract", model, "--pairs", pairs, "--name", "toy", "--out", out, *args)
     assert result.exit_code == 1

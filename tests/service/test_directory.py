@@ -6,7 +6,9 @@ from pathlib import Path
 
 from service.directory import DirectoryState, load_directory, watch
 
-TEMPLATE = "apiVersion: trimtab/v1\nkind: Policy\nmetadata: {{name: {name}}}\nspec: {{mode: {mode}}}\n"
+TEMPLATE = (
+    "apiVersion: trimtab/v1\nkind: Policy\nmetadata: {{name: {name}}}\nspec: {{mode: {mode}}}\n"
+)
 
 
 def write(folder: Path, file: str, name: str, mode: str = "enforce") -> None:

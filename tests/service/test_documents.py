@@ -1,6 +1,7 @@
 """YAML 1.2 with places: what is read, what is refused, and where the fault is."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def problems(text: str | bytes) -> list[str]:
     return [str(problem) for problem in raised.value.problems]
 
 
-def value(text: str) -> object:
+def value(text: str) -> Any:
     (root,) = read_yaml(text)
     return plain(root)
 
@@ -55,8 +56,8 @@ def test_layout_comments_and_written_defaults_do_not_change_the_digest() -> None
     terse = (
         '{"apiVersion": "trimtab/v1", "kind": "Policy", "metadata": {"description": "polite", '
         '"name": "careful"}, "spec": {"mode": "off", "selectable": true, "strength": {"max": 2}, '
-        '"steer": [{"direction": "formal", "coefficient": 1.0}, {"direction": "refusal", "at": ["resid_post.3"], '
-        '"coefficient": {"3": 0.5, "0": 1}, "tokens": {"from": 2}}]}}'
+        '"steer": [{"direction": "formal", "coefficient": 1.0}, {"direction": "refusal", '
+        '"at": ["resid_post.3"], "coefficient": {"3": 0.5, "0": 1}, "tokens": {"from": 2}}]}}'
     )
     (one,) = parse_documents(terse, "other.yaml")
     assert one.digest == parse_documents(GOOD, "p.yaml")[0].digest
@@ -181,9 +182,8 @@ def test_aliases_in_moderation_are_read() -> None:
     ],
 )
 def test_scalars_follow_the_core_schema_of_yaml_1_2(text: str, expected: object) -> None:
-    read = value("a: " + text)
-    assert read == {"a": expected}
-    assert type(list(read.values())[0]) is type(expected)  # type: ignore[attr-defined]
+    (read,) = value("a: " + text).values()
+    assert (read, type(read)) == (expected, type(expected))
 
 
 def test_empty_texts_have_no_documents() -> None:

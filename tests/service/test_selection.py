@@ -171,7 +171,8 @@ def test_the_strength_of_a_default_policy_is_the_clients_too(
 
 
 def test_what_can_be_chosen_is_what_is_listed(catalog: Callable[..., Catalog]) -> None:
-    for spec in ({}, {"mandatory": ["guard"]}, {"choices": ["formal", "hidden", "retired", "none"]}):
+    some = ["formal", "hidden", "retired", "none"]
+    for spec in ({}, {"mandatory": ["guard"]}, {"choices": some}):
         made = catalog(**spec)
         listed = {policy.name for policy in choices(made)}
         for name in made.policies:

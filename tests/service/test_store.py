@@ -178,7 +178,8 @@ def test_an_ephemeral_store_leaves_nothing(policy: Make) -> None:
         ("sqlite://", "give a folder"),
         ("sqlite:///:memory:", "give a folder"),
         ("postgresql://u:secret@h/d", "TRIMTAB_ARTIFACTS"),
-        ("http://[", "not a database URL"),
+        ("://u:secret@h/d", "not a database URL"),
+        ("postgresql://u:secret@h:port/d", "not a database URL"),
     ],
 )
 def test_what_is_no_store_is_refused_without_its_password(url: str, message: str) -> None:

@@ -10,6 +10,7 @@ from forward.checkpoint import load_model, load_tokenizer
 from forward.hookpoints import HookPoint
 from forward.prompts import render
 from steering.defaults import Defaults
+from steering.direction import DirectionError
 from steering.extract import best_layer, extract
 from steering.pairs import ContrastPair, PairsError, activations, pairs_digest, read_pairs
 from tests.models import D_MODEL, N_LAYERS
@@ -46,7 +47,8 @@ def by_hand(loaded: tuple[Any, Any], prompts: list[Any], point: HookPoint) -> to
 @pytest.mark.parametrize("hook", ["resid_post", "resid_pre"])
 def test_mean_direction_is_that_of_unbatched_activations(loaded, hook):
     found = extract(*loaded, PAIRS, name="toy", fingerprint=MODEL, hook=hook)
-    assert found.layers == tuple(range(N_LAYERS))
+    # the first layer's input at the last token is the same special token's embedding: no direction
+    assert found.layers == tuple(range(1 if hook == "resid_pre" else 0, N_LAYERS))
     assert found.d_model == D_MODEL
     for layer in found.layers:
         point = HookPoint(hook, layer)
@@ -62,6 +64,21 @@ def test_mean_direction_is_that_of_unbatched_activations(loaded, hook):
     assert found.provenance.n_pairs == len(PAIRS)
     assert found.provenance.source == pairs_digest(PAIRS)
     assert found.defaults.layers == (best_layer(found.separation),)
+
+
+def test_prompts_that_do_not_differ(loaded):
+    same = [ContrastPair(pair.positive, pair.positive) for pair in PAIRS]
+    with pytest.raises(DirectionError, match="same activations at every layer"):
+        extract(*loaded, same, name="toy", fingerprint=MODEL)
+    with pytest.raises(DirectionError, match=r"defaults to layers \[0\]"):
+        extract(
+            *loaded,
+            PAIRS,
+            name="toy",
+            fingerprint=MODEL,
+            hook="resid_pre",
+            defaults=Defaults((0,)),
+        )
 
 
 def test_batches_and_progress_change_nothing(loaded, monkeypatch):

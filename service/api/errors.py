@@ -1,0 +1,123 @@
+"""Errors as HTTP answers, in OpenAI's shape or in Anthropic's."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from starlette.responses import JSONResponse
+
+from forward.container import ArtifactError
+from forward.tables import CapacityError
+from service.catalog import CatalogError
+from service.compile import CompileError
+from service.documents import DocumentsError
+from service.engine.slots import ActivationError
+from service.errors import ServiceError
+from service.selection import SelectionError
+from service.store import (
+    ArtifactNotFoundError,
+    ArtifactRefusedError,
+    RevisionNotFoundError,
+    StoreError,
+)
+from steering.direction import DirectionError
+
+Shape = Literal["openai", "anthropic"]
+
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    503: "overloaded_error",
+}
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+
+# First match counts: a class stands before its base.
+_KNOWN: tuple[tuple[type[Exception], int, str], ...] = (
+    (DocumentsError, 422, "invalid_document"),
+    (CompileError, 422, "policy_refused"),
+    (CapacityError, 409, "no_capacity"),
+    (ArtifactRefusedError, 422, "invalid_artifact"),
+    (ArtifactNotFoundError, 404, "artifact_not_found"),
+    (RevisionNotFoundError, 404, "policy_not_found"),
+    (ArtifactError, 422, "invalid_artifact"),
+    (DirectionError, 422, "invalid_artifact"),
+    (StoreError, 503, "store_unavailable"),
+    (ActivationError, 503, "activation_failed"),
+    (ServiceError, 400, "refused"),
+)
+
+_RAISE = (("no rows", "--rows"), ("no reads", "--reads"), ("no writes", "--writes"))
+
+
+@dataclass(frozen=True)
+class HttpError(ServiceError):
+    """A request that is refused with a status; ``extra`` joins the error object."""
+
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return self.message
+
+
+KNOWN = tuple(kind for kind, _, _ in _KNOWN)
+"""Errors that ``as_http`` can put into an answer."""
+
+
+def as_http(error: Exception) -> HttpError:
+    """Return the answer to an expected error; it must be one of ``KNOWN``."""
+    if isinstance(error, HttpError):
+        return error
+    if isinstance(error, SelectionError):
+        return HttpError(error.status, error.code, error.message, error.param)
+    if isinstance(error, CatalogError):
+        return HttpError(error.status, error.code, error.message)
+    status, code = next((s, c) for kind, s, c in _KNOWN if isinstance(error, kind))
+    return HttpError(status, code, _message(error), extra=_extra(error))
+
+
+def error_response(error: HttpError, shape: Shape = "openai") -> JSONResponse:
+    """Return an error in the shape of the route that it answers."""
+    body = _anthropic(error) if shape == "anthropic" else _openai(error)
+    return JSONResponse(body, status_code=error.status, headers=dict(error.headers))
+
+
+def _openai(error: HttpError) -> dict[str, Any]:
+    fallback = "server_error" if error.status >= 500 else "invalid_request_error"
+    kind = _OPENAI_TYPES.get(error.status, fallback)
+    described = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+    return {"error": described | dict(error.extra)}
+
+
+def _anthropic(error: HttpError) -> dict[str, Any]:
+    fallback = "api_error" if error.status >= 500 else "invalid_request_error"
+    kind = _ANTHROPIC_TYPES.get(error.status, fallback)
+    return {"type": "error", "error": {"type": kind, "message": error.message, "code": error.code}}
+
+
+def _message(error: Exception) -> str:
+    text = str(error)
+    if not isinstance(error, CapacityError):
+        return text
+    option = next((option for start, option in _RAISE if text.startswith(start)), None)
+    if option is None:
+        return text
+    return (
+        f"{text}; start the server with a larger {option}, or remove a policy first "
+        "(GET /trimtab/v1/status shows what is used)"
+    )
+
+
+def _extra(error: Exception) -> dict[str, Any]:
+    if isinstance(error, DocumentsError):
+        return {"problems": [problem.as_dict() for problem in error.problems]}
+    if isinstance(error, CompileError):
+        return {"policy": error.policy, "path": error.path}
+    return {}
