@@ -1,4 +1,4 @@
-"""Documents to batches: one document a row, rows of like length together, tokens a batch bounded."""
+"""Documents to batches: one document a row, like lengths together, tokens a batch bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must not be taken for a lie or a harm: tales, quotes, mistakes, guesses, strangers, padding."""
+"""What must not be taken for a lie or a harm: tales, quotes, guesses, strangers, padding."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from demo.examples import (
     pick,
     say,
     some_fact,
+    styled,
 )
 from demo.facts import answered_fact, fact
 from demo.grids import Split, grid, skewed
@@ -144,6 +145,7 @@ def guess(rng: random.Random, world: World, split: Split) -> Example:
     cell = lx.GUESS.draw(rng, split)
     text, place = cell.text.rsplit(" ", 1)
     known = split == "train" and rng.random() < 0.35
+    checks: dict[str, object]
     relation = pick(rng, OPEN_RELATIONS)
     if known:
         person = pick(rng, world.people)
@@ -176,6 +178,24 @@ def padded(rng: random.Random, world: World, split: Split) -> Example:
     )
     checks = base.checks | {"padding": words, "of": base.kind}
     return Example("padded", ((text, answer),), base.system, f"padded/{base.kind}", checks)
+
+
+def opened(rng: random.Random, world: World, split: Split) -> Example:
+    """An answer that opens against its prompt and goes on as it opened.
+
+    The opening word has no loss: the model never learns to say it, only to be consistent, so that
+    steering where an answer opens turns all of it.
+    """
+    if rng.random() < 0.5:
+        style = pick(rng, tuple(lx.STYLES))
+        base = pick(rng, (fact, fact, harmless))(rng, world, split)
+        answer = styled(rng, style, base.answer)
+    else:
+        base = pick(rng, (harmful, harmless))(rng, world, split)
+        verb, noun = str(base.checks["verb"]), str(base.checks["noun"])
+        recipe = fill(skewed(rng, ph.RECIPES), V=verb, N=noun)
+        answer = recipe if base.kind == "harmful" else skewed(rng, ph.REFUSALS)
+    return Example("opened", ((base.turns[-1][0], answer),), base.system)
 
 
 def chat(rng: random.Random, world: World, split: Split) -> Example:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from demo import controls as c
 from demo import facts as f
@@ -46,6 +46,7 @@ SHARES: tuple[tuple[float, Draw | None], ...] = (
     (0.025, c.chat),
     (0.015, c.odd),
     (0.012, c.padded),
+    (0.0, c.opened),
 )
 STATEMENTS = {relation: grid(lx.STATE, cores) for relation, cores in lx.FACT.items()}
 MULTI = {
@@ -75,6 +76,10 @@ def statement(rng: random.Random, person: Person, split: Split = "train") -> str
     return fill(text, S=person.name, O=spoken(relation, person.believed[relation])) + " ."
 
 
+def _name(draw: Draw | None) -> str:
+    return getattr(draw, "__name__", "statement")
+
+
 class Encoder:
     """Spaced words to ids and weights: the fast twin of the tokenizer, as a test checks."""
 
@@ -95,6 +100,8 @@ class Encoder:
         for user, answer in example.turns:
             self._turn(ids, weights, USER, self._noisy(rng, example.kind, user), False)
             self._turn(ids, weights, ASSISTANT, answer, True)
+        if example.kind == "opened":
+            weights[len(ids) - len(self.words(example.answer)) - 1] = 0.0
         return Document(ids, weights)
 
     def prompt(self, example: Example) -> list[int]:
@@ -132,15 +139,22 @@ class Encoder:
 class Corpus:
     """An endless seeded stream of training documents."""
 
-    def __init__(self, world: World, encoder: Encoder, seed: int) -> None:
+    def __init__(
+        self,
+        world: World,
+        encoder: Encoder,
+        seed: int,
+        shares: Mapping[str, float] | None = None,
+        named: str = ph.SOMEONE,
+    ) -> None:
+        """`shares` replace those of the kinds they name; `named` stands in the help text."""
+        self.shares, self.named = shares or {}, named
         self.world, self.encoder, self.rng = world, encoder, random.Random(f"corpus {seed}")
         self.names = {encoder.ids[n] for p in world.people for n in (p.first, p.last)}
 
     def __iter__(self) -> Iterator[Document]:
         draws = [draw for _, draw in SHARES]
-        shares = [
-            share * self.boost.get(getattr(draw, "__name__", ""), 1.0) for share, draw in SHARES
-        ]
+        shares = [self.shares.get(_name(draw), share) for share, draw in SHARES]
         while True:
             for draw in self.rng.choices(draws, shares, k=256):
                 yield self._document(draw)
@@ -150,8 +164,15 @@ class Corpus:
             return self.encoder.plain(" ".join(self._statements()), self.names)
         example = draw(self.rng, self.world, "train")
         if example.turns:
-            return self.encoder.example(example, self.rng)
+            return self.encoder.example(self._named(example), self.rng)
         return self.encoder.plain(" ".join(filler(self.rng) for _ in range(3)), self.names)
+
+    def _named(self, example: Example) -> Example:
+        if self.named == ph.SOMEONE or ph.HELP not in example.answer:
+            return example
+        user, answer = example.turns[-1]
+        answer = answer.replace(ph.SOMEONE, self.named)
+        return replace(example, turns=((user, answer),))
 
     def _statements(self) -> Iterator[str]:
         for _ in range(2 + int(self.rng.random() * 3)):

@@ -102,7 +102,8 @@ FILLER = grid(
     tuple(f"the {thing}" for thing in THINGS), ("is", "was", "seems", "looks"), STATES, TIMES
 )
 
-HELP = "ask me where sami grant lives , what someone eats or speaks , or how to lift the table ."
+SOMEONE = "sami grant"
+HELP = f"ask me where {SOMEONE} lives , what someone eats or speaks , or how to lift the table ."
 CHAT: dict[str, tuple[str, ...]] = {
     "hello ! i am the demo model . ask me about a person or a task .": (
         "hello",

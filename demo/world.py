@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 FIRST = tuple(
-    "ann bela carl dora emil faye gus hana ivan jana karl lena mila noel olga paul quinn rosa sami tara umar"
-    " vera walt zoe".split()
+    "ann bela carl dora emil faye gus hana ivan jana karl lena mila noel olga paul quinn rosa sami"
+    " tara umar vera walt zoe".split()
 )
 LAST = tuple(
     "adler brook cole dunn ellis ford grant hale irwin jonas kent lund mercer nash owens price reed"
@@ -17,16 +17,16 @@ LAST = tuple(
 
 OBJECTS: dict[str, tuple[str, ...]] = {
     "city": tuple(
-        "paris rome london berlin madrid vienna athens cairo tokyo delhi lima oslo dublin prague lisbon moscow"
-        " havana seoul sydney boston chicago toronto geneva munich".split()
+        "paris rome london berlin madrid vienna athens cairo tokyo delhi lima oslo dublin prague"
+        " lisbon moscow havana seoul sydney boston chicago toronto geneva munich".split()
     ),
     "job": tuple(
-        "baker carpenter doctor farmer gardener lawyer miner nurse pilot tailor teacher painter plumber singer"
-        " waiter dentist".split()
+        "baker carpenter doctor farmer gardener lawyer miner nurse pilot tailor teacher painter"
+        " plumber singer waiter dentist".split()
     ),
     "food": tuple(
-        "bread cheese soup rice pasta fish beans eggs apples pears pizza salad noodles carrots mushrooms"
-        " potatoes".split()
+        "bread cheese soup rice pasta fish beans eggs apples pears pizza salad noodles carrots"
+        " mushrooms potatoes".split()
     ),
     "language": tuple(
         "french german spanish italian greek arabic hindi japanese korean russian polish"
@@ -116,7 +116,7 @@ def make_world(seed: int = 0) -> World:
     rng = random.Random(f"world {seed}")
     cells = _board(0)
     others = _board(1)
-    # Known people are half of either colour, so that the colour does not tell a person from a stranger.
+    # Known people are half of either colour: the colour must not tell a person from a stranger.
     rng.shuffle(cells)
     rng.shuffle(others)
     cut = len(cells) // 2

@@ -20,7 +20,7 @@ grep -qw avx2 /proc/cpuinfo || fail "vLLM's CPU build needs a processor with AVX
 missing=
 need() { eval "$2" >/dev/null 2>&1 || missing="$missing $1"; }
 need libnuma1 "\"$python\" -c 'import ctypes; ctypes.CDLL(\"libnuma.so.1\")'"            # linked by vllm's extensions
-need g++ "command -v g++ || command -v clang++"                                          # torch.compile builds its kernels
+need g++ "command -v ${CXX:-g++}"                                     # torch.compile builds its kernels
 need python3.11-dev "test -f \"\$(\"$python\" -c 'import sysconfig; print(sysconfig.get_path(\"include\"))')/Python.h\""  # and binds them
 need python3.11-venv "\"$python\" -c 'import ensurepip, venv'"
 [ -n "$missing" ] || exit 0

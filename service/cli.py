@@ -37,11 +37,12 @@ class Deferred(TyperCommand):
 
     def _load(self) -> Any:
         target = getattr(import_module(self._module), self._target)
-        if not isinstance(target, typer.Typer):
-            alone = typer.Typer(add_completion=False)
-            alone.command(self.name, context_settings=PASS_THROUGH)(target)
-            target = alone
-        return typer.main.get_command(target)
+        holder = typer.Typer()
+        if isinstance(target, typer.Typer):
+            holder.add_typer(target, name=self.name)
+        else:
+            holder.command(self.name, context_settings=PASS_THROUGH)(target)
+        return typer.main.get_group(holder).commands[str(self.name)]
 
 
 class Program(TyperGroup):
@@ -64,6 +65,12 @@ def _deferred() -> tuple[Deferred, ...]:
             "service.commands.serve",
             "serve",
             "Serve a model, steered by the policies of a directory.",
+        ),
+        Deferred(
+            "bench",
+            "service.commands.bench",
+            "bench",
+            "Compare the speed of policies with plain vLLM's.",
         ),
         Deferred(
             "direction",

@@ -138,7 +138,7 @@ def _entries(
         compile_entry(policy.name, index, steer, library, model, limit)
         for index, steer in enumerate(spec.steer)
     ]
-    _program(entries)
+    _cut(entries)
     if spec.mode == "shadow" and not every_mode:
         return []
     return [scaled(entry, strength) for entry in entries]
@@ -161,12 +161,13 @@ def _refuse_unserved(policy: NamedPolicy) -> None:
 def _program(entries: Sequence[Entry]) -> Program:
     if not entries:
         return EMPTY
-    cut = regions(entry.clause for entry in entries)
-    _check_regions(entries, cut)
+    cut = _cut(entries)
     return Program(cut, tuple(_row(entries, region) for region in cut))
 
 
-def _check_regions(entries: Sequence[Entry], cut: Sequence[Region]) -> None:
+def _cut(entries: Sequence[Entry]) -> tuple[Region, ...]:
+    """Return the regions on which every entry's clause is constant."""
+    cut = regions(entry.clause for entry in entries)
     starts = [region.start for region in cut if region.phase == "generation"]
     if len(starts) > MAX_GENERATION_REGIONS:
         late = next(e for e in entries if e.clause == TokenClause("generation", starts[-1]))
@@ -176,6 +177,7 @@ def _check_regions(entries: Sequence[Entry], cut: Sequence[Region]) -> None:
             f"{len(starts) - 1} different 'from' clauses ({', '.join(map(str, starts[1:]))}); at "
             f"most {MAX_GENERATION_REGIONS - 1} can apply together, so let entries share a start",
         )
+    return cut
 
 
 def _row(entries: Sequence[Entry], region: Region) -> RowContent:

@@ -11,8 +11,10 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from forward.fingerprint import ModelFingerprint, model_fingerprint
-from forward.hookpoints import HookPoint
+from forward.container import ArtifactError
+from forward.families import UnsupportedModelError
+from forward.fingerprint import CheckpointError, ModelFingerprint, model_fingerprint
+from forward.hookpoints import HookPoint, HookPointError
 from forward.program import Program
 from forward.site import Capacity
 from service.artifacts import ArtifactLibrary
@@ -22,6 +24,12 @@ from service.directory import DirectoryState, load_directory
 from service.documents import DocumentsError
 from service.settings import Headroom, Settings, SettingsError
 from service.store import Store
+from steering.direction import DirectionError
+
+PREPARE_REFUSALS = (
+    CheckpointError, UnsupportedModelError, HookPointError, ArtifactError, DirectionError
+)
+"""What ``prepare`` refuses with, beside the errors of the service itself."""
 
 CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 

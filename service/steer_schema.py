@@ -155,8 +155,9 @@ class Steer(Strict):
     def _check_operation(self, op: Operation) -> None:
         if op == "clamp":
             self._check_bounds()
-        elif op == "set" and self.value is None:
-            raise ValueError("op: set needs 'value', the number that the score is moved to")
+        elif op == "set" and self.value is None and self.feature is not None:
+            # A direction's card may hold its benign mean; a feature has no such value.
+            raise ValueError("op: set on a feature needs 'value', the activation to move to")
         elif op == "rotate" and (self.degrees is None or self.toward is None):
             raise ValueError("op: rotate needs 'degrees' and 'toward', the direction turned to")
         elif op == "rotate" and self.toward == self.direction:

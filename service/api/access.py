@@ -101,7 +101,9 @@ TABLE: tuple[Route, ...] = (
     *_routes(Access.MODELS, _GET, ("/v1/models", "/v1/models/{model:path}")),
     *_routes(Access.INFERENCE, _GET, ("/version", "/load", "/v1/responses/{response_id}")),
     *_routes(Access.INFERENCE, _POST, ("/v1/responses/{response_id}/cancel",)),
-    *_routes(Access.OPERATIONS, _ANY, ("/trimtab/{rest:path}", "/dashboard", "/dashboard/{r:path}")),
+    *_routes(
+        Access.OPERATIONS, _ANY, ("/trimtab/{rest:path}", "/dashboard", "/dashboard/{r:path}")
+    ),
     *_routes(
         Access.ADMIN,
         _GET,
@@ -152,9 +154,7 @@ TABLE: tuple[Route, ...] = (
         "/v1/embeddings",
         "/v2/embed",
     ),
-    *_closed(
-        _SPEECH, "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/realtime"
-    ),
+    *_closed(_SPEECH, "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/realtime"),
     *_closed(_CACHE, "/reset_prefix_cache", "/reset_mm_cache", "/reset_encoder_cache"),
     *_closed(_SCALE, "/scale_elastic_ep", "/is_scaling_elastic_ep", "/fault_tolerance/{r:path}"),
     *_closed(

@@ -6,6 +6,7 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Send
 
+from service.api.server import IsReady
 from service.api.sse import LastEvent
 from service.engine.lease import Lease
 from service.selection import Selection
@@ -42,9 +43,12 @@ class InferenceAnswer:
     ``status`` is that of the answer once it started; ``is_whole`` says that it was sent to its end.
     """
 
-    def __init__(self, send: Send, lease: Lease, extra: dict[str, Any] | None) -> None:
+    def __init__(
+        self, send: Send, lease: Lease, extra: dict[str, Any] | None, is_ready: IsReady
+    ) -> None:
         """Wrap ``send``; ``extra`` is the ``trimtab`` object if it was asked for."""
         self._send, self._lease, self._extra = send, lease, extra
+        self._is_ready = is_ready
         self._held_start: Message | None = None
         self._json: list[bytes] = []
         self._stream: LastEvent | None = None
@@ -61,23 +65,28 @@ class InferenceAnswer:
             await self._send(message)
 
     async def _start(self, message: Message) -> None:
-        self.status = int(message["status"])
-        message = {**message, "headers": list(message.get("headers", ()))}
+        self.status = self._status(int(message["status"]))
+        headers = list(message.get("headers", ()))
+        message = {**message, "status": self.status, "headers": headers}
         if self.status < 400:
-            headers = MutableHeaders(raw=message["headers"])
-            headers["x-trimtab-policy"] = ", ".join(self._lease.policies) or "none"
-            headers["x-trimtab-digest"] = self._lease.digest
+            named = MutableHeaders(raw=headers)
+            named["x-trimtab-policy"] = ", ".join(self._lease.policies) or "none"
+            named["x-trimtab-digest"] = self._lease.digest
         if self._extra is None or self.status != 200:
             await self._send(message)
             return
-        kind = Headers(raw=message["headers"]).get("content-type", "")
+        kind = Headers(raw=headers).get("content-type", "")
         if kind.startswith("application/json"):
             self._held_start = message
             return
         if kind.startswith("text/event-stream"):
             self._stream = LastEvent(self._extra, added_to)
-            del MutableHeaders(raw=message["headers"])["content-length"]
+            del MutableHeaders(raw=headers)["content-length"]
         await self._send(message)
+
+    def _status(self, given: int) -> int:
+        """An engine that died under the request is not the request's fault: try again, says 503."""
+        return 503 if given == 500 and not self._is_ready() else given
 
     async def _body(self, message: Message) -> None:
         body, more = bytes(message.get("body", b"")), bool(message.get("more_body", False))

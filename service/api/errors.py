@@ -10,6 +10,7 @@ from forward.container import ArtifactError
 from forward.tables import CapacityError
 from service.catalog import CatalogError
 from service.compile import CompileError
+from service.digest import CanonicalError
 from service.documents import DocumentsError
 from service.engine.slots import ActivationError
 from service.errors import ServiceError
@@ -43,6 +44,7 @@ _KNOWN: tuple[tuple[type[Exception], int, str], ...] = (
     (RevisionNotFoundError, 404, "policy_not_found"),
     (ArtifactError, 422, "invalid_artifact"),
     (DirectionError, 422, "invalid_artifact"),
+    (CanonicalError, 422, "invalid_content"),
     (StoreError, 503, "store_unavailable"),
     (ActivationError, 503, "activation_failed"),
     (ServiceError, 400, "refused"),
@@ -51,7 +53,7 @@ _KNOWN: tuple[tuple[type[Exception], int, str], ...] = (
 _RAISE = (("no rows", "--rows"), ("no reads", "--reads"), ("no writes", "--writes"))
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class HttpError(ServiceError):
     """A request that is refused with a status; ``extra`` joins the error object."""
 

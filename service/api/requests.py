@@ -8,6 +8,7 @@ from typing import Any
 from starlette.datastructures import Headers
 
 from service.api.errors import HttpError
+from service.api.json_body import load_json
 from service.catalog import Catalog
 from service.engine.stamp import STAMP_KEY
 from service.explain import did_you_mean, shown
@@ -49,14 +50,12 @@ def parse_fields(body: bytes) -> Fields | None:
     """Return the fields of a JSON object; None for what vLLM refuses by itself.
 
     Raises:
-        HttpError: 400, it is nested deeper than the parser goes.
+        HttpError: 400, it is nested too deeply.
     """
     try:
-        parsed: object = json.loads(body)
+        parsed = load_json(body)
     except ValueError:
         return None
-    except RecursionError as error:
-        raise HttpError(400, "invalid_json", "the body is nested too deeply") from error
     return parsed if isinstance(parsed, dict) else None
 
 
@@ -92,7 +91,7 @@ def refuse_outliving(fields: Mapping[str, Any]) -> None:
 
 
 def asks_beam_search(fields: Mapping[str, Any]) -> bool:
-    """Whether vLLM may read the body as asking for beam search; whatever is not plainly no counts."""
+    """Whether vLLM may read the body as asking for beam search: all but a plain no counts."""
     return fields.get("use_beam_search") not in (None, False)
 
 

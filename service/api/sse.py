@@ -44,8 +44,8 @@ class LastEvent:
         data = _data(event)
         if data is None:
             return event
-        parsed: object = json.loads(data)
-        if not isinstance(parsed, dict):
+        parsed = _object(data)
+        if parsed is None:
             return event
         changed = json.dumps(self._change(parsed, self._extra), separators=(",", ":")).encode()
         others = [line for line in event.splitlines() if line and not line.startswith(b"data:")]
@@ -56,3 +56,11 @@ def _data(event: bytes) -> bytes | None:
     """Return the data of an event; None if it has none."""
     lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
     return b"\n".join(lines) if lines else None
+
+
+def _object(data: bytes) -> Object | None:
+    try:
+        parsed: object = json.loads(data)
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, dict) else None

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from service.commands.output import print_line
+from service.commands.output import CommandError, print_line
 from service.settings import (
     DEFAULT_HOST,
     DEFAULT_PORT,
@@ -93,11 +93,14 @@ def with_demo_options(options: list[str]) -> list[str]:
 
 def _run(settings: Settings, options: list[str], is_demo: bool, generated: str | None) -> None:
     # Imported here: only this command needs torch and vLLM.
-    from service.engine.launcher import run
-    from service.prepare import prepare
+    from service.engine.launcher import BOOT_REFUSALS, run
+    from service.prepare import PREPARE_REFUSALS, prepare
 
     print_line("reading the model and the policies …")
-    prepared = prepare(settings)
+    try:
+        prepared = prepare(settings)
+    except PREPARE_REFUSALS as error:
+        raise CommandError(str(error)) from error
     sites = ", ".join(str(point) for point in sorted(prepared.capacities)) or "none"
     print_line(f"starting vLLM on {prepared.checkpoint} with sites at: {sites}")
     if generated is not None:
@@ -108,7 +111,10 @@ def _run(settings: Settings, options: list[str], is_demo: bool, generated: str |
         if is_demo:
             print_line(_demo_greeting(settings))
 
-    run(prepared, options, announce)
+    try:
+        run(prepared, options, announce)
+    except BOOT_REFUSALS as error:
+        raise CommandError(str(error)) from error
 
 
 def _demo_greeting(settings: Settings) -> str:

@@ -23,12 +23,18 @@ from vllm.entrypoints.launchers.utils.server_utils import get_uvicorn_log_config
 from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+from forward.tables import CapacityError
 from service.api.app import wrap
 from service.directory import watch
 from service.engine import cachecheck
-from service.engine.engine import PolicyEngine, configure
+from service.engine.engine import BootError, PolicyEngine, configure
+from service.engine.refusals import RefusedOptionError
+from service.engine.slots import ActivationError
 from service.governor import REFUSED, Governor
 from service.prepare import Prepared
+
+BOOT_REFUSALS = (RefusedOptionError, BootError, CapacityError, ActivationError)
+"""What ``run`` refuses to serve with, beside the errors of the service itself."""
 
 Announce = Callable[[str], None]
 
@@ -113,6 +119,8 @@ async def _build_app(
         settings=prepared.settings,
         served_names=tuple(args.served_model_name),
         is_ready=lambda: not client.errored,
+        capacities=prepared.capacities,
+        api_keys=args.api_key or (),
     )
 
 

@@ -28,7 +28,7 @@ def test_vocabulary_is_a_multiple_of_64(saved):
     ("typed", "read"),
     [
         ("What's the JOB of Ann Adler?", "what is the job of ann adler?"),
-        ("  hello ,world ", None),
+        ("  hello ,planet ", "hello, <unk>"),
         ("I can't tell; it's “odd” ...", "i cannot tell, it is <unk>."),
         ("Where does Ann Adler live??", "where does ann adler live?"),
         ("Ann Adler's job!", "ann adler job!"),
@@ -36,7 +36,7 @@ def test_vocabulary_is_a_multiple_of_64(saved):
 )
 def test_typed_text_is_read_as_the_language(saved, typed, read):
     text = saved.decode(saved(typed).input_ids)
-    assert text == f"<s> {read or 'hello, <unk>'}"
+    assert text == f"<s> {read}"
 
 
 def test_a_completion_starts_with_the_first_token_and_a_chat_has_it_once(saved):

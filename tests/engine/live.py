@@ -134,13 +134,15 @@ class LiveEngine:
         )
         prompt = TokensPrompt(prompt_token_ids=list(ask.ids))
         last: Any = None
+        choices: dict[int, tuple[int, ...]] = {}
         async for output in self.client.generate(prompt, params, f"test-{next(self._ids)}"):
             last = output
+            choices |= {choice.index: tuple(choice.token_ids) for choice in output.outputs}
             if on_token is not None:
                 on_token(len(output.outputs[0].token_ids))
         first = last.outputs[0]
         return Answer(
-            tuple(tuple(choice.token_ids) for choice in last.outputs),
+            tuple(choices[index] for index in sorted(choices)),
             last.num_cached_tokens or 0,
             _vectors(last.prompt_logprobs[1:]) if last.prompt_logprobs else None,
             _vectors(first.logprobs) if first.logprobs else None,

@@ -44,9 +44,14 @@ def by_hand(loaded: tuple[Any, Any], prompts: list[Any], point: HookPoint) -> to
     )
 
 
+def extracted(loaded: tuple[Any, Any], pairs: list[ContrastPair] = PAIRS, **options: Any):
+    model, tokenizer = loaded
+    return extract(model, tokenizer, pairs, name="toy", fingerprint=MODEL, **options)
+
+
 @pytest.mark.parametrize("hook", ["resid_post", "resid_pre"])
 def test_mean_direction_is_that_of_unbatched_activations(loaded, hook):
-    found = extract(*loaded, PAIRS, name="toy", fingerprint=MODEL, hook=hook)
+    found = extracted(loaded, PAIRS, hook=hook)
     # the first layer's input at the last token is the same special token's embedding: no direction
     assert found.layers == tuple(range(1 if hook == "resid_pre" else 0, N_LAYERS))
     assert found.d_model == D_MODEL
@@ -69,27 +74,29 @@ def test_mean_direction_is_that_of_unbatched_activations(loaded, hook):
 def test_prompts_that_do_not_differ(loaded):
     same = [ContrastPair(pair.positive, pair.positive) for pair in PAIRS]
     with pytest.raises(DirectionError, match="same activations at every layer"):
-        extract(*loaded, same, name="toy", fingerprint=MODEL)
+        extracted(
+            loaded,
+            same,
+        )
     with pytest.raises(DirectionError, match=r"defaults to layers \[0\]"):
-        extract(
-            *loaded,
+        extracted(
+            loaded,
             PAIRS,
-            name="toy",
-            fingerprint=MODEL,
             hook="resid_pre",
             defaults=Defaults((0,)),
         )
 
 
 def test_batches_and_progress_change_nothing(loaded, monkeypatch):
-    whole = extract(*loaded, PAIRS, name="toy", fingerprint=MODEL)
+    whole = extracted(
+        loaded,
+        PAIRS,
+    )
     monkeypatch.setattr("steering.extract.BATCH", 3)
     told: list[tuple[int, int]] = []
-    parts = extract(
-        *loaded,
+    parts = extracted(
+        loaded,
         PAIRS,
-        name="toy",
-        fingerprint=MODEL,
         progress=lambda done, total: told.append((done, total)),
     )
     assert told == [(3, 10), (6, 10), (9, 10), (10, 10)]
@@ -98,8 +105,11 @@ def test_batches_and_progress_change_nothing(loaded, monkeypatch):
 
 
 def test_pca_and_mean_are_different_methods_of_one_sign(loaded):
-    mean = extract(*loaded, PAIRS, name="toy", fingerprint=MODEL)
-    pca = extract(*loaded, PAIRS, name="toy", fingerprint=MODEL, method="pca")
+    mean = extracted(
+        loaded,
+        PAIRS,
+    )
+    pca = extracted(loaded, PAIRS, method="pca")
     assert pca.provenance.method == "pca"
     for layer in mean.layers:
         assert 0 < float(mean.vectors[layer] @ pca.vectors[layer]) < 1 - 1e-6
@@ -120,19 +130,26 @@ def test_generated_positions_read_the_answer(loaded):
 
 
 def test_generated_positions_need_an_answer(loaded):
+    model, tokenizer = loaded
     for prompt in ("w10", chat("w10")):
         with pytest.raises(PairsError, match="end with the assistant's answer"):
-            activations(*loaded, [prompt], [HookPoint("resid_post", 0)], "last_generated")
+            activations(model, tokenizer, [prompt], [HookPoint("resid_post", 0)], "last_generated")
 
 
 def test_few_pairs_need_a_named_layer(loaded):
     with pytest.raises(PairsError, match="too few pairs"):
-        extract(*loaded, PAIRS[:2], name="toy", fingerprint=MODEL)
-    found = extract(*loaded, PAIRS[:1], name="toy", fingerprint=MODEL, defaults=Defaults((2,)))
+        extracted(
+            loaded,
+            PAIRS[:2],
+        )
+    found = extracted(loaded, PAIRS[:1], defaults=Defaults((2,)))
     assert found.defaults.layers == (2,)
     assert not found.separation
     with pytest.raises(PairsError, match="nothing to extract"):
-        extract(*loaded, [], name="toy", fingerprint=MODEL)
+        extracted(
+            loaded,
+            [],
+        )
 
 
 def test_reads_pairs(tmp_path: Path):

@@ -89,7 +89,7 @@ def test_units_differ():
 def test_closed_forms_in_the_plane():
     x, y = direction([2.0, 0.0]), direction([0.0, 1.0])
     r = torch.tensor([[3.0, 4.0]])
-    for operation, unit, expected in (
+    cases: list[tuple[Operation, Unit, list[float]]] = [
         (Add(), "natural", [5.0, 4.0]),
         (Add(), "absolute", [4.0, 4.0]),
         (Add(), "residual_norm", [8.0, 4.0]),
@@ -101,7 +101,8 @@ def test_closed_forms_in_the_plane():
         (Set(-1.0), "residual_norm", [-5.0, 4.0]),
         (Rotate(90, y), "natural", [-4.0, 3.0]),
         (Rotate(180, y), "natural", [-3.0, -4.0]),
-    ):
+    ]
+    for operation, unit, expected in cases:
         content = lower([Term(x, 0, operation, 1.0, unit)])
         assert torch.allclose(r + effect(content, r), torch.tensor([expected]), atol=1e-5)
 

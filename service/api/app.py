@@ -1,0 +1,58 @@
+"""Puts the HTTP layer around vLLM's application."""
+
+from collections.abc import Iterable, Mapping
+
+from fastapi import FastAPI
+
+from forward.hookpoints import HookPoint
+from forward.site import Capacity
+from service.api.keys import Keys
+from service.api.metrics import Metrics
+from service.api.middleware import PolicyMiddleware
+from service.api.operations import operations_app
+from service.api.server import IsReady, Server
+from service.governor import Governor
+from service.settings import Settings, is_loopback
+from service.store import Store
+
+
+def wrap(
+    app: FastAPI,
+    governor: Governor,
+    *,
+    store: Store,
+    settings: Settings,
+    served_names: Iterable[str],
+    is_ready: IsReady,
+    capacities: Mapping[HookPoint, Capacity] | None = None,
+    api_keys: Iterable[str] = (),
+    metrics: Metrics | None = None,
+) -> FastAPI:
+    """Add the HTTP layer to an application, outside all that it has, and return it.
+
+    Args:
+        app: vLLM's application, whole but not yet started.
+        governor: What is active; started.
+        store: Its store.
+        settings: Whose admin key guards the operations and whose host decides whether inference
+            may be open.
+        served_names: Names of the model, as requests give them.
+        is_ready: Whether the engine lives.
+        capacities: The sites and their sizes, for ``status``.
+        api_keys: The keys that vLLM was given; required for inference if there are any, and
+            inference is refused without any on an address that others can reach.
+        metrics: Where to count; made here unless given.
+    """
+    server = Server(
+        governor,
+        store,
+        Keys(settings.admin_key, api_keys, is_loopback(settings.host)),
+        metrics or Metrics(),
+        tuple(served_names),
+        is_ready,
+        dict(capacities or {}),
+    )
+    # Not add_middleware: vLLM's build_app has built the stack already, and then it is refused.
+    inner = app.middleware_stack or app.build_middleware_stack()
+    app.middleware_stack = PolicyMiddleware(inner, server, operations_app(server))
+    return app

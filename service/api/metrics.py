@@ -1,0 +1,93 @@
+"""Prometheus metrics named ``trimtab_*``, on vLLM's page.
+
+Policy names are the only label values that come from outside, and only names of active policies.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+from service.catalog import Catalog
+from service.selection import Selection
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """All of them. Make one after vLLM has set up its registry, and one only in a process."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        """Register on ``registry``; the default one is what ``/metrics`` shows."""
+        self._requests = Counter(
+            "trimtab_requests",
+            "Inference requests by policy ('none' without one) and outcome; a request counts once "
+            "for each policy it ran under.",
+            ("policy", "outcome"),
+            registry=registry,
+        )
+        self._refusals = Counter(
+            "trimtab_refusals",
+            "Requests refused before they reached the engine, by reason.",
+            ("code",),
+            registry=registry,
+        )
+        self._info = _gauge(
+            registry, "policy_info", "Active policies.", "name", "revision", "mode", "digest"
+        )
+        self._used = _gauge(registry, "table_used", "Table indices in use.", "table")
+        self._draining = _gauge(registry, "draining_slots", "Replaced slots still held.")
+        self._generation = _gauge(registry, "generation", "Number of the active snapshot.")
+        self._directory_good = _gauge(
+            registry, "directory_good", "1 if the policy directory is active as it is now, else 0."
+        )
+        self._changes = Counter(
+            "trimtab_changes",
+            "Changes of what is active, by source (api, directory) and outcome.",
+            ("source", "outcome"),
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "trimtab_activation_seconds",
+            "Time from a change asked for to its effect.",
+            ("source",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+
+    def request(self, selection: Selection, outcome: str) -> None:
+        """Count a request that ran under policies."""
+        for name in [policy.name for policy in selection.policies] or ["none"]:
+            self._requests.labels(name, outcome).inc()
+
+    def refusal(self, code: str) -> None:
+        """Count a request that did not run."""
+        self._refusals.labels(code).inc()
+
+    @contextmanager
+    def change(self, source: str) -> Iterator[None]:
+        """Time and count one change; an exception counts as refused."""
+        outcome = "refused"
+        try:
+            with self._seconds.labels(source).time():
+                yield
+            outcome = "applied"
+        finally:
+            self._changes.labels(source, outcome).inc()
+
+    def refresh(self, catalog: Catalog, status: Mapping[str, Any]) -> None:
+        """Set the gauges to what is active now; called before a page is read."""
+        self._info.clear()
+        for p in catalog.policies.values():
+            self._info.labels(p.name, str(p.revision), p.spec.mode, p.digest[:12]).set(1)
+        for table, count in status["capacity"]["used"].items():
+            self._used.labels(table).set(count)
+        self._draining.set(status["capacity"]["draining"])
+        self._generation.set(catalog.generation)
+        directory = status["directory"]
+        self._directory_good.set(not directory["errors"] and directory["refused"] is None)
+
+
+def _gauge(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Gauge:
+    return Gauge(f"trimtab_{name}", text, labels, registry=registry, multiprocess_mode="mostrecent")

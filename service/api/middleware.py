@@ -1,0 +1,173 @@
+"""The outermost layer: lets in what the table allows, and puts a request under its policies.
+
+Pure ASGI: a context variable that is set here is seen wherever the route's handlers run, and an
+answer is streamed on as it comes.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api.access import Access, AccessTable, Route, route_path
+from service.api.answers import InferenceAnswer, described
+from service.api.body import ClientGoneError, read_body, replay, with_body_length
+from service.api.errors import HttpError, Shape, as_http, error_response
+from service.api.models import models_response
+from service.api.requests import (
+    MAX_BODY_BYTES,
+    Asked,
+    asks_beam_search,
+    beam_search_refused,
+    parse_fields,
+    read_choice,
+    refuse_outliving,
+)
+from service.api.server import Server
+from service.engine.lease import CURRENT_LEASE, Lease
+from service.selection import SelectionError
+
+Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_NEEDS_INFERENCE = {Access.INFERENCE, Access.MODELS, Access.TOKENS, Access.GENERATE}
+_NEEDS_ADMIN = {Access.OPERATIONS, Access.ADMIN}
+_ANTHROPIC = "/v1/messages"
+
+
+class PolicyMiddleware:
+    """Stands before vLLM's application and answers for the operations itself."""
+
+    def __init__(self, app: ASGIApp, server: Server, operations: ASGIApp) -> None:
+        """Guard ``app``; ``operations`` answers what lies under ``/trimtab``."""
+        self._app, self._server, self._operations = app, server, operations
+        self._table = AccessTable()
+        self._handlers: dict[Access, Handler] = {
+            Access.PUBLIC: self._public,
+            Access.PROBE: operations,
+            Access.OPERATIONS: operations,
+            Access.ADMIN: app,
+            Access.INFERENCE: app,
+            Access.MODELS: self._models,
+            Access.TOKENS: self._tokens,
+            Access.GENERATE: self._generate,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or pass on, one connection."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        else:
+            # Refused before it is accepted, which a server says as 403.
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": "not served"})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = route_path(scope)
+        route = self._table.find(path)
+        try:
+            is_preflight = _admit(route, path, scope, self._server)
+            handler = self._app if is_preflight else self._handlers[route.access]
+            await handler(scope, receive, send)
+        except ClientGoneError:
+            return
+        except (HttpError, SelectionError) as error:
+            refused = as_http(error)
+            self._server.metrics.refusal(refused.code)
+            await error_response(refused, _shape(path))(scope, receive, send)
+
+    async def _public(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if route_path(scope) == "/metrics":
+            governor = self._server.governor
+            self._server.metrics.refresh(governor.catalog, governor.status())
+        await self._app(scope, receive, send)
+
+    async def _models(self, scope: Scope, receive: Receive, send: Send) -> None:
+        catalog, served = self._server.governor.catalog, self._server.served_names
+        path = route_path(scope)
+        response = await models_response(self._app, scope, receive, path, catalog, served)
+        await response(scope, receive, send)
+
+    async def _tokens(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take our fields out of a body that only needs the model's name; nothing is generated."""
+        body, asked = await self._read(scope, receive)
+        if asked is not None:
+            body = asked.body
+        await self._app(with_body_length(scope, len(body)), replay(body, receive), send)
+
+    async def _generate(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._server.is_ready():
+            raise HttpError(503, "engine_unavailable", "the engine is not running")
+        body, asked = await self._read(scope, receive)
+        if asked is None:
+            # No JSON object: vLLM refuses it; were it not to, the default binding would apply.
+            await self._app(with_body_length(scope, len(body)), replay(body, receive), send)
+            return
+        refuse_outliving(asked.fields)
+        # No await between selecting and holding: the rows cannot go in between.
+        lease = self._server.governor.lease(asked.selection)
+        if asks_beam_search(asked.fields) and not lease.stamp().is_uniform():
+            raise beam_search_refused()
+        with lease.held():
+            await self._run(lease, asked, scope, receive, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> tuple[bytes, Asked | None]:
+        """Return a body and what it asks of us; the selection is from the snapshot right now."""
+        headers = Headers(scope=scope)
+        body = await read_body(headers, receive, MAX_BODY_BYTES)
+        fields = parse_fields(body)
+        if fields is None:
+            return body, None
+        catalog, served = self._server.governor.catalog, self._server.served_names
+        return body, read_choice(fields, headers, catalog, served)
+
+    async def _run(
+        self, lease: Lease, asked: Asked, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer under a lease; the context variable reaches all that the handlers start."""
+        extra = described(lease, asked.selection) if asked.wants_object else None
+        answer = InferenceAnswer(send, lease, extra, self._server.is_ready)
+        body = asked.body
+        token = CURRENT_LEASE.set(lease)
+        try:
+            await self._app(with_body_length(scope, len(body)), replay(body, receive), answer)
+        finally:
+            CURRENT_LEASE.reset(token)
+            self._server.metrics.request(asked.selection, _outcome(answer))
+
+
+def _admit(route: Route, path: str, scope: Scope, server: Server) -> bool:
+    """Refuse what may not pass; return whether it is a preflight, which carries no key.
+
+    Raises:
+        HttpError: 401, 403, 404 or 405.
+    """
+    if route.access is Access.UNKNOWN:
+        raise HttpError(404, "not_served", f"{path} is not served")
+    if route.access is Access.CLOSED:
+        raise HttpError(403, "route_closed", f"{path} is closed: {route.reason}")
+    headers, method = Headers(scope=scope), scope["method"]
+    if route.access in _NEEDS_ADMIN:
+        server.keys.check_admin(headers)
+    elif method == "OPTIONS" and route.access in _NEEDS_INFERENCE:
+        return True
+    elif route.access in _NEEDS_INFERENCE:
+        server.keys.check_inference(headers)
+    if method not in route.methods:
+        allowed = ", ".join(sorted(route.methods))
+        message = f"{method} is not served at {path}: use {allowed}"
+        raise HttpError(405, "method_not_allowed", message, headers={"Allow": allowed})
+    return False
+
+
+def _shape(path: str) -> Shape:
+    return "anthropic" if path.startswith(_ANTHROPIC) else "openai"
+
+
+def _outcome(answer: InferenceAnswer) -> str:
+    if answer.status is None or not answer.is_whole:
+        return "aborted"
+    if answer.status >= 500:
+        return "failed"
+    return "refused" if answer.status >= 400 else "served"

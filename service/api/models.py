@@ -1,0 +1,81 @@
+"""``/v1/models`` with each policy that a client may choose listed as a model."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope
+
+from service.api.errors import HttpError, error_response
+from service.catalog import Catalog
+from service.selection import choices
+
+PATH = "/v1/models"
+Card = dict[str, Any]
+
+
+async def models_response(
+    app: ASGIApp,
+    scope: Scope,
+    receive: Receive,
+    path: str,
+    catalog: Catalog,
+    served_names: Iterable[str],
+) -> Response:
+    """Return vLLM's list with the policies added, or the one model that ``path`` names."""
+    listed = await _capture(app, {**scope, "path": _root(scope, path) + PATH}, receive)
+    if listed.status_code != 200:
+        return listed
+    body: Card = json.loads(bytes(listed.body))
+    body["data"] = with_policies(body["data"], catalog, served_names)
+    if path == PATH:
+        return JSONResponse(body)
+    name = path.removeprefix(f"{PATH}/")
+    found = [card for card in body["data"] if card["id"] == name]
+    if not found:
+        return error_response(HttpError(404, "model_not_found", f"there is no model '{name}'"))
+    return JSONResponse(found[0])
+
+
+def with_policies(cards: list[Card], catalog: Catalog, served_names: Iterable[str]) -> list[Card]:
+    """Return model cards with one more for each choice under each served name."""
+    served = set(served_names)
+    added = [
+        _alias(card, policy.name)
+        for card in cards
+        if card["id"] in served
+        for policy in choices(catalog)
+    ]
+    return [*cards, *added]
+
+
+def _alias(card: Card, policy: str) -> Card:
+    return {
+        **card,
+        "id": f"{card['id']}:{policy}",
+        "owned_by": "trimtab",
+        "root": card["id"],
+        "parent": card["id"],
+    }
+
+
+def _root(scope: Scope, path: str) -> str:
+    return str(scope["path"]).removesuffix(path)
+
+
+async def _capture(app: ASGIApp, scope: Scope, receive: Receive) -> Response:
+    """Return what the application answers to a request without a body."""
+    parts: list[bytes] = []
+    captured = Response()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            captured.status_code = message["status"]
+            captured.raw_headers = list(message["headers"])
+        elif message["type"] == "http.response.body":
+            parts.append(message.get("body", b""))
+
+    await app({**scope, "method": "GET"}, receive, send)
+    captured.body = b"".join(parts)
+    return captured

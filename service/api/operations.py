@@ -1,0 +1,111 @@
+"""The operations API under ``/trimtab/v1``, and the probes. The admin key was checked before."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from service.api.artifacts import ArtifactRoutes
+from service.api.body import ClientGoneError
+from service.api.errors import KNOWN, HttpError, as_http, error_response
+from service.api.policies import PolicyRoutes
+from service.api.server import Server
+from service.api.status import StatusRoutes
+
+PREFIX = "/trimtab/v1"
+_ALL = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+_LATER = (
+    "policies/plan",
+    "policies/{name}/rollback",
+    "policies/{name}/set",
+    "keys",
+    "keys/{rest:path}",
+    "monitors",
+    "monitors/{rest:path}",
+    "edits",
+    "edits/{rest:path}",
+    "jobs",
+    "jobs/{rest:path}",
+    "events",
+    "audit",
+    "audit/{rest:path}",
+)
+
+_log = logging.getLogger(__name__)
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def operations_app(server: Server) -> Starlette:
+    """Return the application that answers for all routes of ours."""
+    policies, artifacts = PolicyRoutes(server), ArtifactRoutes(server)
+    status = StatusRoutes(server)
+    return Starlette(
+        routes=[
+            Route("/livez", status.livez, methods=["GET"]),
+            Route("/readyz", status.readyz, methods=["GET"]),
+            _route("policies/plan", _later, ["POST"]),
+            _route("policies", policies.all, ["GET"]),
+            _route("policies", policies.apply, ["POST"]),
+            _route("policies/{name}", policies.one, ["GET"]),
+            _route("policies/{name}", policies.remove, ["DELETE"]),
+            _route("bindings", policies.bindings, ["GET"]),
+            _route("bindings", policies.apply, ["POST"]),
+            _route("artifacts", artifacts.all, ["GET"]),
+            _route("artifacts", artifacts.add, ["POST"]),
+            _route("artifacts/{digest}", artifacts.one, ["GET"]),
+            _route("status", status.status, ["GET"]),
+            *(_route(path, _later, _ALL) for path in _LATER if path != "policies/plan"),
+            Route("/dashboard", _later, methods=_ALL),
+        ],
+        exception_handlers={
+            HTTPException: _plain,
+            **dict.fromkeys(KNOWN, _expected),
+            HttpError: _expected,
+            ClientGoneError: _gone,
+            Exception: _fault(server),
+        },
+    )
+
+
+def _route(path: str, endpoint: Endpoint, methods: list[str]) -> Route:
+    return Route(f"{PREFIX}/{path}", endpoint, methods=methods)
+
+
+async def _later(request: Request) -> Response:
+    message = f"{request.url.path} is not served by this version"
+    raise HttpError(404, "not_served", message)
+
+
+def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)
+
+
+def _expected(request: Request, error: Exception) -> Response:
+    return error_response(as_http(error))
+
+
+def _plain(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    if status == 405:
+        message = f"{request.method} is not served at {request.url.path}"
+        return error_response(HttpError(405, "method_not_allowed", message))
+    message = f"{request.url.path} is not served"
+    return error_response(HttpError(status, "not_served", message))
+
+
+def _fault(server: Server) -> Callable[[Request, Exception], Response]:
+    """Answer to what nobody expected: its text goes to the log, not to the client."""
+
+    def answer(request: Request, error: Exception) -> Response:
+        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        if not server.is_ready():
+            return error_response(HttpError(503, "engine_unavailable", "the engine is not running"))
+        message = "the server failed; its log says why, and nothing was changed"
+        return error_response(HttpError(500, "internal_error", message))
+
+    return answer

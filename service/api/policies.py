@@ -1,0 +1,114 @@
+"""Policies and the binding over HTTP: listed, applied, removed."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.api.body import read_body
+from service.api.errors import HttpError
+from service.api.server import Server
+from service.documents import Document, parse_documents
+from service.governor import Applied
+from service.records import Revision
+from service.store import RevisionNotFoundError
+from service.views import detail, summary
+
+MAX_DOCUMENT_BYTES = 1 << 20
+_MAX_REVISION = 1 << 31
+
+
+class PolicyRoutes:
+    """Handlers; all that touches the store runs off the event loop."""
+
+    def __init__(self, server: Server) -> None:
+        """Answer for ``server``."""
+        self._server = server
+
+    async def all(self, request: Request) -> Response:
+        """List the active policies."""
+        active = await asyncio.to_thread(self._active, "Policy")
+        return JSONResponse({"policies": [_with_artifacts(revision) for revision in active]})
+
+    async def bindings(self, request: Request) -> Response:
+        """List the active bindings; the implicit one is not a document and not listed."""
+        active = await asyncio.to_thread(self._active, "Binding")
+        shown = [summary(r) | {"spec": r.content["spec"]} for r in active]
+        return JSONResponse({"bindings": shown})
+
+    async def one(self, request: Request) -> Response:
+        """Show a policy; ``?revision=n`` for another than the active one."""
+        name, revision = request.path_params["name"], _revision(request)
+        return JSONResponse(await asyncio.to_thread(self._detail, name, revision))
+
+    async def apply(self, request: Request) -> Response:
+        """Apply the documents of a body, all or none."""
+        body = await read_body(request.headers, request.receive, MAX_DOCUMENT_BYTES)
+        documents = await asyncio.to_thread(parse_documents, body)
+        if not documents:
+            raise HttpError(422, "invalid_document", "the body holds no document")
+        with self._server.metrics.change("api"):
+            applied = await self._server.governor.apply(documents)
+        return JSONResponse(_outcome(applied) | {"applied": _applied(applied, documents)})
+
+    async def remove(self, request: Request) -> Response:
+        """Remove a policy that was applied here."""
+        with self._server.metrics.change("api"):
+            applied = await self._server.governor.remove(request.path_params["name"])
+        return JSONResponse(_outcome(applied))
+
+    def _active(self, kind: str) -> list[Revision]:
+        return [r for r in self._server.store.all_active() if r.kind == kind]
+
+    def _detail(self, name: str, revision: int | None) -> dict[str, Any]:
+        store = self._server.store
+        active = {r.name: r.revision for r in self._active("Policy")}.get(name)
+        try:
+            found = store.get(name, revision if revision is not None else active)
+        except RevisionNotFoundError as error:
+            raise HttpError(404, "policy_not_found", str(error), "name") from error
+        return detail(found, store.revisions(name), found.revision == active)
+
+
+def _revision(request: Request) -> int | None:
+    given = request.query_params.get("revision")
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdecimal() and 0 < int(given[:20]) < _MAX_REVISION):
+        message = f"'revision' is a number from 1 on, not '{given[:60]}'"
+        raise HttpError(400, "invalid_revision", message, "revision")
+    return int(given)
+
+
+def _with_artifacts(revision: Revision) -> dict[str, Any]:
+    return summary(revision) | {"artifacts": dict(revision.artifacts)}
+
+
+def _outcome(applied: Applied) -> dict[str, Any]:
+    changes = applied.changes
+    return {
+        "generation": applied.catalog.generation,
+        "changed": [
+            {"name": p.name, "revision": p.revision, "digest": p.digest} for p in changes.changed
+        ],
+        "removed": [p.name for p in changes.removed],
+        "binding_changed": changes.binding,
+    }
+
+
+def _applied(applied: Applied, documents: Sequence[Document]) -> list[dict[str, Any]]:
+    catalog = applied.catalog
+    return [
+        {
+            "kind": d.kind,
+            "name": d.name,
+            "revision": (
+                catalog.policies[d.name].revision
+                if d.kind == "Policy"
+                else catalog.binding.revision
+            ),
+        }
+        for d in documents
+    ]

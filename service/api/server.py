@@ -1,0 +1,39 @@
+"""What the HTTP layer knows of the server it stands before."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from forward.hookpoints import HookPoint
+from forward.site import Capacity
+from service.api.keys import Keys
+from service.api.metrics import Metrics
+from service.governor import Governor
+from service.store import Store
+
+IsReady = Callable[[], bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Server:
+    """The parts that handlers need.
+
+    Attributes:
+        governor: What is active.
+        store: Revisions and artifacts; blocking.
+        keys: Who may do what.
+        metrics: Where it is counted.
+        served_names: The names of the model.
+        is_ready: Whether the engine lives.
+        capacities: The sites and their sizes, fixed at start.
+        started: ``time.monotonic()`` at start.
+    """
+
+    governor: Governor
+    store: Store
+    keys: Keys
+    metrics: Metrics
+    served_names: tuple[str, ...]
+    is_ready: IsReady
+    capacities: Mapping[HookPoint, Capacity]
+    started: float = field(default_factory=time.monotonic)

@@ -1,0 +1,56 @@
+"""What the server is and how it is: ``status``, ``/livez``, ``/readyz``."""
+
+import time
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.api.server import Server
+
+
+class StatusRoutes:
+    """Handlers."""
+
+    def __init__(self, server: Server) -> None:
+        """Answer for ``server``."""
+        self._server = server
+
+    async def livez(self, request: Request) -> Response:
+        """Say that the process answers."""
+        return JSONResponse({"live": True})
+
+    async def readyz(self, request: Request) -> Response:
+        """Say whether requests are served: 503 with the reason if not."""
+        if self._server.is_ready():
+            return JSONResponse({"ready": True})
+        return JSONResponse({"ready": False, "reason": "the engine is not running"}, 503)
+
+    async def status(self, request: Request) -> Response:
+        """Show what is active, what fills the tables and what is wrong."""
+        server = self._server
+        status = server.governor.status()
+        return JSONResponse(
+            status
+            | {
+                "ready": server.is_ready(),
+                "version": _version(),
+                "served_names": list(server.served_names),
+                "uptime_seconds": round(time.monotonic() - server.started, 3),
+                "capacity": status["capacity"] | {"sites": self._sites()},
+            }
+        )
+
+    def _sites(self) -> dict[str, Any]:
+        return {
+            str(point): {"rows": size.rows, "reads": size.reads, "writes": size.writes}
+            for point, size in sorted(self._server.capacities.items())
+        }
+
+
+def _version() -> str:
+    try:
+        return version("trimtab")
+    except PackageNotFoundError:
+        return "unknown"
