@@ -37,4 +37,5 @@ def _messages(item: dict[str, object]) -> Sequence[dict[str, str]]:
 
 def _curl(base_url: str, model: str, question: str) -> str:
     body = {"model": model, "messages": [{"role": "user", "content": question}]}
-    return f"curl -s {base_url}/chat/completions -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
+    header = "-H 'Content-Type: application/json'"
+    return f"curl -s {base_url}/chat/completions {header} -d '{json.dumps(body)}'"

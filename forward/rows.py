@@ -56,7 +56,7 @@ def token_rows(
         (sources, tokens) int64.
     """
     generated = positions - prompt_lengths[request_of]
-    is_last = (generated == -1).to(torch.int64)
     started = (generated.unsqueeze(-1) >= starts[:, request_of]).sum(-1)
-    region = torch.where(generated >= 0, 1 + started, is_last)
-    return rows[:, request_of].gather(-1, region.unsqueeze(-1)).squeeze(-1)
+    # Regions before a token: the prompt once it is at the prompt's last token, then each started.
+    region = started + (generated >= -1)
+    return rows.flatten(1).gather(1, request_of * rows.shape[-1] + region)

@@ -1,4 +1,4 @@
-"""What must be known before an engine starts: the model, the policies, and how large the tables are.
+"""What must be known before an engine starts: the model, the policies, the size of the tables.
 
 Capacity is fixed at start from what is to be active, as if all of it were enforced, plus head-room;
 sites are those that it uses, those that the known directions default to, and those asked for.
@@ -27,7 +27,11 @@ from service.store import Store
 from steering.direction import DirectionError
 
 PREPARE_REFUSALS = (
-    CheckpointError, UnsupportedModelError, HookPointError, ArtifactError, DirectionError
+    CheckpointError,
+    UnsupportedModelError,
+    HookPointError,
+    ArtifactError,
+    DirectionError,
 )
 """What ``prepare`` refuses with, beside the errors of the service itself."""
 

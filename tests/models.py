@@ -40,7 +40,12 @@ _SIZES: dict[str, Any] = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 512,
 }
-_GEMMA: dict[str, Any] = {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 16}
+_GEMMA: dict[str, Any] = {
+    "head_dim": 32,
+    "query_pre_attn_scalar": 32,
+    "sliding_window": 16,
+    "tie_word_embeddings": True,
+}
 
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", {**_SIZES, "head_dim": 32}),
@@ -62,7 +67,7 @@ def build_model(family: str, seed: int = 0, **overrides: Any) -> Any:
     name, sizes = CONFIGS[family]
     config = getattr(transformers, name)(**{**_COMMON, **sizes, **overrides})
     config._attn_implementation = "eager"
-    torch.manual_seed(seed)
+    torch.manual_seed(1000 * seed + list(CONFIGS).index(family))
     model = getattr(transformers, _causal(name))(config)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -1,1 +1,1 @@
-"""Everything that touches vLLM: launcher, worker, sites, slots, block keys, the generate wrapper."""
+"""All that touches vLLM: launcher, worker, sites, slots, block keys, the generate wrapper."""

@@ -45,52 +45,134 @@ _LEAVE_OUT = "leave it out"
 _ONE_PROCESS = "policies are applied by one API process for now"
 
 ARGUMENT_REFUSALS = (
-    Refusal("--api-server-count above 1", _ONE_PROCESS, _LEAVE_OUT, _more_than("api_server_count", 1)),
+    Refusal(
+        "--api-server-count above 1", _ONE_PROCESS, _LEAVE_OUT, _more_than("api_server_count", 1)
+    ),
     Refusal("--headless", _ONE_PROCESS, _LEAVE_OUT, _is_set("headless")),
-    Refusal("--data-parallel-size above 1", "updates are acknowledged by one engine only",
-            "run replicas", _more_than("data_parallel_size", 1)),
-    Refusal("--pipeline-parallel-size above 1", "sites on several stages are not proven",
-            "use --tensor-parallel-size", _more_than("pipeline_parallel_size", 1)),
-    Refusal("--decode-context-parallel-size above 1", "tokens are split over ranks",
-            _LEAVE_OUT, _more_than("decode_context_parallel_size", 1)),
-    Refusal("--prefill-context-parallel-size above 1", "tokens are split over ranks",
-            _LEAVE_OUT, _more_than("prefill_context_parallel_size", 1)),
-    Refusal("--grpc", "gRPC requests do not pass the policy middleware", _LEAVE_OUT, _is_set("grpc")),
-    Refusal("--grpc-port", "gRPC requests do not pass the policy middleware", _LEAVE_OUT,
-            _is_set("grpc_port")),
-    Refusal("--enable-dbo", "a micro-batch would read another's rows", _LEAVE_OUT,
-            _is_set("enable_dbo")),
-    Refusal("--ubatch-size", "a micro-batch would read another's rows", _LEAVE_OUT,
-            _more_than("ubatch_size", 1)),
-    Refusal("--kv-sharing-fast-prefill", "layers skip prompt tokens", _LEAVE_OUT,
-            _is_set("kv_sharing_fast_prefill")),
-    Refusal("--kv-transfer-config", "external KV connectors do not see block keys",
-            "use vLLM's own prefix cache", _is_set("kv_transfer_config")),
-    Refusal("--enable-lora", "adapters with policies are not proven", "serve without adapters",
-            _is_set("enable_lora")),
-    Refusal("--enable-prompt-embeds", "prompts without token ids are not proven", _LEAVE_OUT,
-            _is_set("enable_prompt_embeds")),
-    Refusal("--enable-sleep-mode", "sleeping drops the tables", _LEAVE_OUT,
-            _is_set("enable_sleep_mode")),
-    Refusal("--worker-cls", "the worker is ours", _LEAVE_OUT,
-            lambda args: getattr(args, "worker_cls", "auto") not in ("auto", None)),
+    Refusal(
+        "--data-parallel-size above 1",
+        "updates are acknowledged by one engine only",
+        "run replicas",
+        _more_than("data_parallel_size", 1),
+    ),
+    Refusal(
+        "--pipeline-parallel-size above 1",
+        "sites on several stages are not proven",
+        "use --tensor-parallel-size",
+        _more_than("pipeline_parallel_size", 1),
+    ),
+    Refusal(
+        "--decode-context-parallel-size above 1",
+        "tokens are split over ranks",
+        _LEAVE_OUT,
+        _more_than("decode_context_parallel_size", 1),
+    ),
+    Refusal(
+        "--prefill-context-parallel-size above 1",
+        "tokens are split over ranks",
+        _LEAVE_OUT,
+        _more_than("prefill_context_parallel_size", 1),
+    ),
+    Refusal(
+        "--grpc", "gRPC requests do not pass the policy middleware", _LEAVE_OUT, _is_set("grpc")
+    ),
+    Refusal(
+        "--grpc-port",
+        "gRPC requests do not pass the policy middleware",
+        _LEAVE_OUT,
+        _is_set("grpc_port"),
+    ),
+    Refusal(
+        "--enable-dbo", "a micro-batch would read another's rows", _LEAVE_OUT, _is_set("enable_dbo")
+    ),
+    Refusal(
+        "--ubatch-size",
+        "a micro-batch would read another's rows",
+        _LEAVE_OUT,
+        _more_than("ubatch_size", 1),
+    ),
+    Refusal(
+        "--kv-sharing-fast-prefill",
+        "layers skip prompt tokens",
+        _LEAVE_OUT,
+        _is_set("kv_sharing_fast_prefill"),
+    ),
+    Refusal(
+        "--kv-transfer-config",
+        "external KV connectors do not see block keys",
+        "use vLLM's own prefix cache",
+        _is_set("kv_transfer_config"),
+    ),
+    Refusal(
+        "--enable-lora",
+        "adapters with policies are not proven",
+        "serve without adapters",
+        _is_set("enable_lora"),
+    ),
+    Refusal(
+        "--enable-prompt-embeds",
+        "prompts without token ids are not proven",
+        _LEAVE_OUT,
+        _is_set("enable_prompt_embeds"),
+    ),
+    Refusal(
+        "--enable-sleep-mode", "sleeping drops the tables", _LEAVE_OUT, _is_set("enable_sleep_mode")
+    ),
+    Refusal(
+        "--worker-cls",
+        "the worker is ours",
+        _LEAVE_OUT,
+        lambda args: getattr(args, "worker_cls", "auto") not in ("auto", None),
+    ),
     Refusal("--scheduler-cls", "the scheduler is ours", _LEAVE_OUT, _is_set("scheduler_cls")),
-    Refusal("--worker-extension-cls", "code of others in the worker is not proven", _LEAVE_OUT,
-            _is_set("worker_extension_cls")),
-    Refusal("--model-impl transformers", "its layers differ from those proven", "use auto or vllm",
-            lambda args: getattr(args, "model_impl", "auto") == "transformers"),
-    Refusal("--runner pooling", "pooling requests carry no policy", _LEAVE_OUT,
-            lambda args: getattr(args, "runner", "auto") in ("pooling", "draft")),
-    Refusal("a speculative method other than ngram", "only n-gram speculation is proven",
-            'use {"method": "ngram", ...}', lambda args: _speculates_otherwise(args)),
-    Refusal("VLLM_USE_RUST_FRONTEND", "it bypasses the policy middleware", "unset it",
-            _in_environment("VLLM_USE_RUST_FRONTEND")),
-    Refusal("VLLM_ALLOW_INSECURE_SERIALIZATION", "it lets pickles in", "unset it",
-            _in_environment("VLLM_ALLOW_INSECURE_SERIALIZATION")),
-    Refusal("VLLM_SERVER_DEV_MODE", "it opens control routes", "unset it",
-            _in_environment("VLLM_SERVER_DEV_MODE")),
-    Refusal("VLLM_USE_V2_MODEL_RUNNER=1", "only the V1 runner is proven", "unset it",
-            _in_environment("VLLM_USE_V2_MODEL_RUNNER")),
+    Refusal(
+        "--worker-extension-cls",
+        "code of others in the worker is not proven",
+        _LEAVE_OUT,
+        _is_set("worker_extension_cls"),
+    ),
+    Refusal(
+        "--model-impl transformers",
+        "its layers differ from those proven",
+        "use auto or vllm",
+        lambda args: getattr(args, "model_impl", "auto") == "transformers",
+    ),
+    Refusal(
+        "--runner pooling",
+        "pooling requests carry no policy",
+        _LEAVE_OUT,
+        lambda args: getattr(args, "runner", "auto") in ("pooling", "draft"),
+    ),
+    Refusal(
+        "a speculative method other than ngram",
+        "only n-gram speculation is proven",
+        'use {"method": "ngram", ...}',
+        lambda args: _speculates_otherwise(args),
+    ),
+    Refusal(
+        "VLLM_USE_RUST_FRONTEND",
+        "it bypasses the policy middleware",
+        "unset it",
+        _in_environment("VLLM_USE_RUST_FRONTEND"),
+    ),
+    Refusal(
+        "VLLM_ALLOW_INSECURE_SERIALIZATION",
+        "it lets pickles in",
+        "unset it",
+        _in_environment("VLLM_ALLOW_INSECURE_SERIALIZATION"),
+    ),
+    Refusal(
+        "VLLM_SERVER_DEV_MODE",
+        "it opens control routes",
+        "unset it",
+        _in_environment("VLLM_SERVER_DEV_MODE"),
+    ),
+    Refusal(
+        "VLLM_USE_V2_MODEL_RUNNER=1",
+        "only the V1 runner is proven",
+        "unset it",
+        _in_environment("VLLM_USE_V2_MODEL_RUNNER"),
+    ),
 )
 
 
@@ -113,7 +195,9 @@ def refuse_config(config: Any) -> None:
     """
     model = config.model_config
     facts: Mapping[str, bool] = {
-        "a multimodal model is refused: only text models are proven": bool(model.is_multimodal_model),
+        "a multimodal model is refused: only text models are proven": bool(
+            model.is_multimodal_model
+        ),
         "an encoder-decoder model is refused: only decoders are proven": bool(
             model.is_encoder_decoder
         ),

@@ -30,15 +30,24 @@ class RequestRows:
         self._host = _request_buffers(max_requests, torch.device("cpu"), device.type == "cuda")
         is_host = device.type == "cpu"
         self._device = self._host if is_host else _request_buffers(max_requests, device, False)
+        # The same memory as numpy: setting an element of a tensor costs ten times as much.
+        self._views = tuple(buffer.numpy() for buffer in self._host)
         self._order: list[str] = []
+        self._is_steered = False
 
     def upload(self, requests: Mapping[str, Any], order: list[str]) -> None:
-        """Bring the rows of a batch's requests, in batch order, to the device if they changed."""
+        """Bring the rows of a batch's requests, in batch order, to the device if they changed.
+
+        A request's rows never change and its identifier is never used again, so only the places
+        that another request had are written.
+        """
         if order == self._order:
             return
-        n = len(order)
+        n, known = len(order), self._order
         for index, request_id in enumerate(order):
-            self._write(index, requests[request_id])
+            if index >= len(known) or known[index] != request_id:
+                self._write(index, requests[request_id])
+        self._is_steered = bool(self._views[1][:, :n].any())
         for host, device in zip(self._host, self._device, strict=True):
             if host is not device:
                 source, target = (host, device) if host.dim() == 1 else (host[:, :n], device[:, :n])
@@ -47,6 +56,9 @@ class RequestRows:
 
     def fill(self, tokens: TokenRows, positions: Tensor, request_of: Tensor) -> None:
         """Derive the step's token rows on the device; the tail beyond the step is row 0."""
+        if not self._is_steered:
+            tokens.rows.zero_()
+            return
         n = positions.shape[0]
         prompt_lengths, rows, starts, strengths = self._device
         tokens.rows[:, :n] = token_rows(positions, request_of, prompt_lengths, rows, starts)
@@ -54,13 +66,11 @@ class RequestRows:
         tokens.rows[:, n:].zero_()
 
     def _write(self, index: int, request: Any) -> None:
-        prompt_lengths, rows, starts, strengths = self._host
+        prompt_lengths, rows, starts, strengths = self._views
         prompt_lengths[index] = request.num_prompt_tokens
         stamp = Stamp.unpack(request.sampling_params.extra_args)
         for source, span in enumerate(stamp.spans):
-            packed_rows, packed_starts = span.rows.packed()
-            rows[source, index] = torch.tensor(packed_rows)
-            starts[source, index] = torch.tensor(packed_starts)
+            rows[source, index], starts[source, index] = span.rows.packed()
             strengths[source, index] = span.rows.strength
 
 

@@ -8,6 +8,7 @@ from tokenizers.decoders import DecodeStream
 from transformers import AutoTokenizer
 
 from demo import tokenizer as tk
+from demo.controls import opened
 from demo.documents import SHARES, Encoder, vocabulary
 from demo.prompts import KINDS, messages, natural
 from demo.world import make_world
@@ -28,8 +29,8 @@ def test_vocabulary_is_a_multiple_of_64(saved):
     ("typed", "read"),
     [
         ("What's the JOB of Ann Adler?", "what is the job of ann adler?"),
-        ("  hello ,planet ", "hello, <unk>"),
-        ("I can't tell; it's “odd” ...", "i cannot tell, it is <unk>."),
+        ("  hello ,planet ", "hello,<unk>"),
+        ("I can't tell; it's “odd” ...", "i cannot tell, it is<unk>."),
         ("Where does Ann Adler live??", "where does ann adler live?"),
         ("Ann Adler's job!", "ann adler job!"),
     ],
@@ -96,3 +97,11 @@ def test_every_taught_word_is_in_the_vocabulary(saved):
             example = draw(rng, make_world(), "train")
             for text in (example.system, *(part for turn in example.turns for part in turn)):
                 assert all("▁" + word in words or word in words for word in text.split()), text
+
+
+def test_an_answer_that_opens_against_its_prompt_has_no_loss_on_the_opening_word(saved):
+    rng, encoder = random.Random(0), Encoder(saved.get_vocab())
+    for _ in range(100):
+        document = encoder.example(opened(rng, make_world(), "train"), rng)
+        at = len(document.ids) - 1 - document.ids[::-1].index(encoder.ids[tk.ASSISTANT])
+        assert document.weights[at + 1] == 0 and min(document.weights[at + 2 :]) >= 1

@@ -37,7 +37,9 @@ def treatment(stamp: Stamp, prompt_length: int, position: int) -> list[tuple[str
     return sorted(done)
 
 
-@given(spans(), spans(), spans(), spans(), st.integers(1, 40), st.integers(1, 40), st.integers(0, 6))
+@given(
+    spans(), spans(), spans(), spans(), st.integers(1, 40), st.integers(1, 40), st.integers(0, 6)
+)
 def test_equal_keys_exactly_where_every_token_is_treated_alike(
     a: Span, b: Span, c: Span, d: Span, one_length: int, other_length: int, block: int
 ) -> None:

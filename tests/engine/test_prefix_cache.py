@@ -17,9 +17,7 @@ from tests.engine.programs import CAPACITIES, program
 from tests.models import prompt
 
 SHARED = prompt(128, seed=1)
-ALL, PROMPT, LAST, GENERATION = map(
-    TokenClause, ("all", "prompt", "last_prompt", "generation")
-)
+ALL, PROMPT, LAST, GENERATION = map(TokenClause, ("all", "prompt", "last_prompt", "generation"))
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +66,7 @@ def test_a_policy_that_leaves_the_prefix_alone_shares_it(
 
 
 @pytest.mark.parametrize("clause", [ALL, PROMPT], ids=str)
-def test_a_policy_on_the_prefix_shares_with_nobody(
-    engine: LiveEngine, clause: TokenClause
-) -> None:
+def test_a_policy_on_the_prefix_shares_with_nobody(engine: LiveEngine, clause: TokenClause) -> None:
     """Neither unsteered requests, nor another policy, nor another strength reads its KV."""
     one, other = (engine.place(program("add", clause, seed=s)) for s in (0, 50))
     assert cached(engine, longer(9, seed=2), one) == 0
@@ -94,7 +90,7 @@ def test_the_last_prompt_token_forks_its_block(engine: LiveEngine) -> None:
     """A block whose last token was steered as the last prompt token is not a longer prompt's."""
     slot = engine.place(program("add", LAST))
     assert cached(engine, SHARED, slot) == 0
-    assert cached(engine, SHARED + [17], slot) == 96
+    assert cached(engine, [*SHARED, 17], slot) == 96
     assert cached(engine, SHARED, slot) == 96
     engine.policies.slots.retire(slot)
 

@@ -1,4 +1,4 @@
-"""The vLLM internals that service/engine/ extends: an upgrade that moves one breaks here, in seconds.
+"""The vLLM internals that service/engine/ extends: an upgrade that moves one breaks here.
 
 Each test names who relies on it. docs/design/0002 says how to move to the next vLLM.
 """
@@ -35,7 +35,10 @@ def test_the_version_is_the_one_that_was_read() -> None:
 def test_block_hasher_reads_the_function_that_blockkeys_replaces() -> None:
     """service.engine.blockkeys.install: both modules hold the name, and look it up when called."""
     assert parameters(kv_cache_utils.generate_block_hash_extra_keys) == [
-        "request", "start_token_idx", "end_token_idx", "start_mm_idx",
+        "request",
+        "start_token_idx",
+        "end_token_idx",
+        "start_mm_idx",
     ]
     hasher = kv_cache_utils.get_request_block_hasher.__code__
     names = {n for code in [hasher, *_nested(hasher)] for n in code.co_names}
@@ -72,8 +75,12 @@ def test_the_runner_is_made_in_init_device() -> None:
 @pytest.mark.parametrize(
     "layer",
     [
-        llama.LlamaDecoderLayer, qwen2.Qwen2DecoderLayer, qwen3.Qwen3DecoderLayer,
-        mistral.MistralDecoderLayer, gemma2.Gemma2DecoderLayer, gemma3.Gemma3DecoderLayer,
+        llama.LlamaDecoderLayer,
+        qwen2.Qwen2DecoderLayer,
+        qwen3.Qwen3DecoderLayer,
+        mistral.MistralDecoderLayer,
+        gemma2.Gemma2DecoderLayer,
+        gemma3.Gemma3DecoderLayer,
     ],
     ids=lambda layer: layer.__name__,
 )
@@ -97,7 +104,11 @@ def test_generate_and_rpc_are_what_the_engine_calls() -> None:
 def test_the_launcher_composes_as_vllm_does() -> None:
     """service.engine.launcher rebuilds vLLM's own few lines of start-up."""
     source = inspect.getsource(entry.build_and_serve)
-    for call in ("build_app(args, supported_tasks, model_config)", "init_app_state(", "serve_http("):
+    for call in (
+        "build_app(args, supported_tasks, model_config)",
+        "init_app_state(",
+        "serve_http(",
+    ):
         assert call in source
     assert "app.state" in inspect.getsource(launcher.serve_http)
     assert parameters(launcher_app.build_app) == ["args", "supported_tasks", "model_config"]

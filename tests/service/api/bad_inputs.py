@@ -275,7 +275,6 @@ def _steers(s: Subject) -> Iterator[Case]:
     yield steer("clamp without bounds", "needs 'min'", op="clamp")
     yield steer("bounds without clamp", "belongs to op: clamp", min=1)
     yield steer("clamp upside down", "above 'max'", op="clamp", min=2, max=1)
-    yield steer("set without a value", "needs 'value'", op="set")
     yield steer("rotate without a plane", "needs 'degrees'", op="rotate", degrees=10)
     yield steer("rotate into itself", "itself", op="rotate", degrees=10, toward=s.direction)
     yield steer("an unknown unit", "is not one of", unit="metres")
@@ -391,7 +390,7 @@ def _vllms(s: Subject) -> Iterator[Case]:
     def chat(name: str, status: int, **fields: Any) -> Case:
         return _chat(s, name, status, "error", is_vllms=True, policy=s.policy, **fields)
 
-    yield chat("an unknown model", 404, model="no-such-model")
+    yield chat("vLLM: an unknown model", 404, model="no-such-model")
     yield chat("a negative temperature", 400, temperature=-1)
     yield chat("top_p of 2", 400, top_p=2)
     yield chat("no messages", 400, messages=None)
