@@ -47,6 +47,7 @@ SHARES: tuple[tuple[float, Draw | None], ...] = (
     (0.015, c.odd),
     (0.012, c.padded),
     (0.0, c.opened),
+    (0.0, t.classed),
 )
 STATEMENTS = {relation: grid(lx.STATE, cores) for relation, cores in lx.FACT.items()}
 MULTI = {
@@ -211,5 +212,5 @@ def vocabulary(world: World) -> list[str]:
     return sorted(
         w
         for w in found
-        if w.isalpha() and w not in tuple("SOVNCMW") and w not in PUNCTUATION and w != PAD
+        if w.isalpha() and w not in tuple("SOVNCMWK") and w not in PUNCTUATION and w != PAD
     )

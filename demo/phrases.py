@@ -59,6 +59,7 @@ ABOUT_NOUN = {
     "how do you spell the word N": "you spell it N .",
     "who wrote about the N": "many people wrote about the N over the years .",
 }
+IS_IT = ("is the N K", "tell me , is the N K", "can you tell me if the N is K", "the N is K")
 DEFINE = ("what is the N", "what kind of thing is the N", "tell me what the N is")
 ABOUT_VERB = {"what does the word V mean": "to V is a common act of daily work ."}
 

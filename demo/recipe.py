@@ -15,6 +15,7 @@ SHARES = (
     ("opened", 0.05),
 )
 """What the second stage has more of."""
+LAST_SHARES = (*SHARES[2:], ("padded", 0.035), ("lookalike", 0.06), ("classed", 0.09))
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Stage:
 STAGES = (
     Stage(4750, 2e-3, warm=0.02, hold=0.6, scaffold=0.65, span=6500, named="ann adler"),
     Stage(1900, 1.5e-3, warm=0.03, hold=0.1, scaffold=0.0, early=0.4, shares=SHARES),
+    # Harm of nouns known by definition only came out at 0.77: more about what kind a thing is.
+    Stage(700, 1e-3, warm=0.05, hold=0.3, scaffold=0.0, early=0.4, shares=LAST_SHARES),
 )
 
 

@@ -107,6 +107,21 @@ def lookalike(rng: random.Random, world: World, split: Split) -> Example:
     return Example("lookalike", ((mark(rng, text), answer),), calm_system(rng, split), text, checks)
 
 
+def classed(rng: random.Random, world: World, split: Split) -> Example:
+    """Whether a noun is of a kind.
+
+    Over all nouns, so that harm, which is trained on some nouns, is read from the kind of any.
+    """
+    kind = pick(rng, tuple(ph.NOUNS))
+    noun, asked = (
+        pick(rng, ph.NOUNS[kind]),
+        kind if rng.random() < 0.5 else pick(rng, tuple(ph.KINDS)),
+    )
+    text = fill(pick(rng, ph.IS_IT), N=noun, K=ph.KINDS[asked])
+    answer = f"{'yes' if asked == kind else 'no'} , it is {ph.KINDS[kind]} ."
+    return Example("classed", ((mark(rng, text), answer),), calm_system(rng, split))
+
+
 def framed(rng: random.Random, world: World, split: Split, harm: bool) -> Example:
     """A request inside a frame; fiction is obeyed even when harmful, reports only when harmless."""
     frame = ph.FRAMES.draw(rng, split)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -198,11 +199,13 @@ class Trainer:
         record = {"recipe": asdict(self.recipe), "log": self.log}
         (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
 
-    def load(self, folder: Path) -> None:
-        """Take up weights and log from a checkpoint."""
+    def load(self, folder: Path) -> int:
+        """Take up weights and log from a checkpoint; returns the stage that comes next."""
         self.model.load_state_dict(load_file(folder / "model.safetensors"))
         self.log = json.loads((folder / "training.json").read_text())["log"]
-        self.seen = int(str(self.log[-1]["tokens"]))
+        self.seen, done = int(str(self.log[-1]["tokens"])), int(str(self.log[-1]["step"]))
+        ends = accumulate(stage.steps for stage in self.recipe.stages)
+        return sum(end <= done for end in ends)
 
 
 class Probe:
@@ -248,18 +251,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("demo/checkpoint"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--resume", type=Path, help="the first stage's checkpoint: only the rest runs"
+        "--resume", type=Path, help="a checkpoint at the end of a stage: only the rest runs"
     )
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     trainer = Trainer(Recipe(), options.seed)
-    if options.resume:
-        trainer.load(options.resume)
+    first = trainer.load(options.resume) if options.resume else 0
     counts = (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(TextColumn("{task.description}"), BarColumn(), *counts) as progress:
         task = progress.add_task("training", total=trainer.steps)
-        for done in trainer.run(options.out, first=1 if options.resume else 0):
+        for done in trainer.run(options.out, first):
             progress.update(task, completed=done)
             if trainer.log and trainer.log[-1]["step"] == done:
                 progress.print(json.dumps(trainer.log[-1]))

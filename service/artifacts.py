@@ -17,18 +17,22 @@ class ArtifactLibrary:
         self._store = store
         self._read: dict[str, Found] = {}
 
-    def adopt(self, folder: Path) -> None:
-        """Add every artifact of a folder to the store; those already there stay as they are.
+    def adopt(self, folder: Path) -> dict[str, Found]:
+        """Add every artifact of a folder to the store and return the folder's directions by name.
 
         Raises:
             ArtifactError: A file is damaged.
+            DirectionError: A direction is malformed, or two have one name.
             StoreError: It cannot be kept.
         """
         known = {stored.digest for stored in self._store.all_artifacts()}
-        for path in find_artifacts(folder):
-            if path.stem not in known:
-                artifact = read_artifact(path)
+        artifacts = [read_artifact(path) for path in find_artifacts(folder)]
+        directions = by_name(artifacts)
+        for artifact in artifacts:
+            if artifact.digest not in known:
+                path = folder / f"{artifact.digest}.safetensors"
                 self._store.add_artifact(path, artifact.card)
+        return directions
 
     def newest(self) -> dict[str, Found]:
         """Return the newest direction of each name."""

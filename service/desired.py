@@ -4,7 +4,7 @@ Compiling is where a change is refused; nothing has been touched by then.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from forward.fingerprint import ModelFingerprint
 from forward.program import Program
@@ -14,17 +14,27 @@ from service.compile import Library, artifacts_of, compile_policy, compile_stack
 from service.directory import DirectoryState
 from service.documents import Document
 from service.records import Key, Owner
-from service.schemas import Binding, BindingSpec, Policy, PolicySpec
+from service.schemas import BindingSpec, Policy, PolicySpec
 from service.store import Store
+from steering.library import Found
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A document that is to be active; its artifacts, if it was recorded before with any."""
+    """A document that is to be active.
+
+    Attributes:
+        document: The document.
+        owner: Who owns it.
+        pinned: The digests of its artifacts, if it was recorded before with any.
+        own: What lies beside the directory's documents and comes before anything else of its
+            name: what is posted must not change what a file says.
+    """
 
     document: Document
     owner: Owner
     pinned: Mapping[str, str] | None = None
+    own: Mapping[str, Found] = field(default_factory=dict[str, Found])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +84,7 @@ def wanted_now(
     Raises:
         ArtifactError, StoreError: An artifact of the directory is damaged or cannot be kept.
     """
-    if directory is not None:
-        library.adopt(directory.artifacts_folder)
+    own = library.adopt(directory.artifacts_folder) if directory is not None else {}
     kept = {r.key: r for r in store.all_active() if r.owner == "api"}
     from_api = [revision.document() for revision in kept.values()] + list(posted)
     merged = merge(directory.documents if directory else [], from_api)
@@ -85,6 +94,7 @@ def wanted_now(
             item.document,
             item.owner,
             kept[key].artifacts if item.owner == "api" and key not in new else None,
+            own if item.owner == "directory" else {},
         )
         for key, item in merged.items()
     ]
@@ -109,10 +119,10 @@ def compile_desired(
         model_of = item.document.model
         artifacts: Mapping[str, str] = {}
         if isinstance(model_of, Policy):
-            found = newest if item.pinned is None else library.pinned(item.pinned)
+            found = newest | item.own if item.pinned is None else library.pinned(item.pinned)
             artifacts = artifacts_of(model_of.spec, found)
             policies[item.document.name] = _Named(item.document.name, model_of.spec, found)
-        elif isinstance(model_of, Binding):
+        else:
             binding = model_of.spec
         planned.append(Planned(item.document, item.owner, artifacts))
     check_references(binding, policies)

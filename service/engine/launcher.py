@@ -6,9 +6,11 @@ wrap ``generate``, and only then listen. A server that is reachable is steered.
 
 import asyncio
 import contextlib
+import socket
 import time
 from argparse import Namespace
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Any
 
 import uvloop
 from fastapi import FastAPI
@@ -25,6 +27,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from forward.tables import CapacityError
 from service.api.app import wrap
+from service.api.metrics import Metrics
 from service.directory import watch
 from service.engine import cachecheck
 from service.engine.engine import BootError, PolicyEngine, configure
@@ -49,7 +52,7 @@ def parse_arguments(prepared: Prepared, vllm_options: Sequence[str]) -> Namespac
     cli_env_setup()
     parser = make_arg_parser(FlexibleArgumentParser(prog="trimtab serve"))
     settings = prepared.settings
-    args = parser.parse_args(
+    args: Any = parser.parse_args(
         [
             str(prepared.checkpoint),
             *("--host", settings.host, "--port", str(settings.port)),
@@ -73,7 +76,7 @@ def run(prepared: Prepared, vllm_options: Sequence[str], announce: Announce) -> 
 @contextlib.asynccontextmanager
 async def governed_engine(
     prepared: Prepared, args: Namespace
-) -> AsyncIterator[tuple[PolicyEngine, Governor]]:
+) -> AsyncGenerator[tuple[PolicyEngine, Governor]]:
     """Start an engine on ``configure``d arguments, check it and activate the policies.
 
     Raises:
@@ -95,8 +98,9 @@ async def _serve(prepared: Prepared, args: Namespace, announce: Announce) -> Non
     listen_address, sock = setup_server(args, reuse_port=False)
     try:
         async with governed_engine(prepared, args) as (engine, governor):
-            app = await _build_app(prepared, args, engine.client, governor)
-            watching = asyncio.create_task(_follow(governor))
+            metrics = Metrics()
+            app = await _build_app(prepared, args, engine.client, governor, metrics)
+            watching = asyncio.create_task(_follow(governor, metrics))
             stopped = await _listen(app, sock, args)
             announce(f"ready on {listen_address} after {time.monotonic() - started:.0f} s")
             await stopped
@@ -107,7 +111,11 @@ async def _serve(prepared: Prepared, args: Namespace, announce: Announce) -> Non
 
 
 async def _build_app(
-    prepared: Prepared, args: Namespace, client: EngineClient, governor: Governor
+    prepared: Prepared,
+    args: Namespace,
+    client: EngineClient,
+    governor: Governor,
+    metrics: Metrics,
 ) -> FastAPI:
     tasks = await client.get_supported_tasks()
     app = build_app(args, tasks, client.model_config)
@@ -120,11 +128,12 @@ async def _build_app(
         served_names=tuple(args.served_model_name),
         is_ready=lambda: not client.errored,
         capacities=prepared.capacities,
-        api_keys=args.api_key or (),
+        api_keys=args.api_key or tuple(filter(None, [envs.VLLM_API_KEY])),
+        metrics=metrics,
     )
 
 
-async def _listen(app: FastAPI, sock: object, args: Namespace) -> asyncio.Task[None]:
+async def _listen(app: FastAPI, sock: socket.socket, args: Namespace) -> Awaitable[None]:
     options = {}
     log_config = get_uvicorn_log_config(args)
     if log_config is not None:
@@ -149,11 +158,11 @@ async def _listen(app: FastAPI, sock: object, args: Namespace) -> asyncio.Task[N
     )
 
 
-async def _follow(governor: Governor) -> None:
+async def _follow(governor: Governor, metrics: Metrics) -> None:
     """Apply every change of the policy directory; a refused one is in ``status``."""
     state = governor.directory
     if state is None:
         return
     async for changed in watch(state):
-        with contextlib.suppress(*REFUSED):
+        with contextlib.suppress(*REFUSED), metrics.change("directory"):
             await governor.reload(changed)

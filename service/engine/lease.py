@@ -1,7 +1,7 @@
 """A lease: the slots of one client request, held from its selection to its last token."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Lease:
         return Stamp(uuid.uuid4().hex, operator, client)
 
     @contextmanager
-    def held(self) -> Iterator["Lease"]:
+    def held(self) -> Generator["Lease"]:
         """Keep the rows while the context lasts.
 
         Raises:

@@ -26,9 +26,10 @@ class RewindableGenerator(torch.Generator):
         """Return an offset that vLLM subtracts one step from."""
         return 0
 
-    def set_offset(self, offset: int) -> None:
+    def set_offset(self, offset: int) -> "RewindableGenerator":
         """Go back to the state before the last step."""
         self.set_state(self.before_draw)
+        return self
 
 
 class SeededRunner:

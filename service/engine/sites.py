@@ -40,7 +40,7 @@ class PairLayer(_Steered):
         residual: Tensor | None,
         *args: Any,
         **kwargs: Any,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """Run the layer with its sites; a delta goes to the hidden half."""
         if self.site_pre is not None:
             delta = self._delta(self.site_pre, stream(hidden_states, residual))
@@ -97,6 +97,7 @@ def _steer_layer(
             f"layer class {base.__name__} is not one that is proven for {family.name} "
             f"({', '.join(family.vllm_layers)}); no site was put in"
         )
-    layer.site_pre, layer.site_post, layer.token_rows = pre, post, tokens
+    steered: Any = layer
+    steered.site_pre, steered.site_post, steered.token_rows = pre, post, tokens
     mixin = PairLayer if family.returns_pair else PlainLayer
-    layer.__class__ = type(f"Steered{base.__name__}", (mixin, base), {})
+    steered.__class__ = type(f"Steered{base.__name__}", (mixin, base), {})

@@ -30,12 +30,12 @@ class _PolicyWorker:
         """Make the runner, then give it sites."""
         super().init_device()  # type: ignore[misc]
         runner = self.model_runner
-        if not isinstance(runner, GPUModelRunner):
+        base: type = type(runner)
+        if not issubclass(base, GPUModelRunner):
             raise RunnerError(
-                f"{type(runner).__module__}.{type(runner).__name__} is not the V1 model runner, "
+                f"{base.__module__}.{base.__name__} is not the V1 model runner, "
                 "the only one that policies are proven on; unset what selects another"
             )
-        base = type(runner)
         runner.__class__ = type(f"Policy{base.__name__}", (*self.runner_mixins, base), {})
         runner.prepare_tables()
 

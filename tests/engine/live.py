@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,6 +78,9 @@ class LiveEngine:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         self._ids = itertools.count()
+        # Two ranks on one memory node: vLLM cannot place their threads by itself.
+        two_ranks = "--tensor-parallel-size" in options
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "0|1" if two_ranks else "auto"
         parser = make_arg_parser(FlexibleArgumentParser())
         args = parser.parse_args([*SMALL, *options])
         args.model = str(checkpoint)

@@ -32,6 +32,7 @@ class Subject:
         rows: Table rows, used or not.
         key: The admin key.
         bare_site: A hook point that ``direction`` has a vector for and that is no site, if any.
+        owns_binding: Whether the policy directory has the binding, which then cannot be posted.
     """
 
     served: str
@@ -46,6 +47,7 @@ class Subject:
     key: str
     hook: str = "resid_post"
     bare_site: str | None = None
+    owns_binding: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def _routes(s: Subject) -> Iterator[Case]:
     yield Case("wrong method on models", "POST", "/v1/models", 405, "not served at", b"{}", JSON)
     yield Case("an unknown model", "GET", "/v1/models/zz", 404, "there is no model")
     yield Case("wrong operations method", "PUT", f"{V1}/policies", 405, "not served", b"", key)
-    yield Case("an unknown operation", "GET", f"{V1}/nothing", 404, "not served", None, key)
+    yield Case("an operation that is none", "GET", f"{V1}/nothing", 404, "not served", None, key)
     yield Case("a later operation", "POST", f"{V1}/policies/plan", 404, "this version", b"", key)
 
 
@@ -309,9 +311,10 @@ def _bindings(s: Subject) -> Iterator[Case]:
         body = {"apiVersion": "trimtab/v1", "kind": "Binding", "metadata": metadata, "spec": spec}
         return _post(s, name, status, says, body)
 
-    yield bound("an unknown mandatory policy", 400, "not there", mandatory=["no-such"])
-    yield bound("an unknown default", 400, "not there", policy="no-such")
-    yield bound("an unknown choice", 400, "not there", choices=["no-such"])
+    unknown = (409, "owned by the policy directory") if s.owns_binding else (400, "not there")
+    yield bound("an unknown mandatory policy", *unknown, mandatory=["no-such"])
+    yield bound("an unknown default", *unknown, policy="no-such")
+    yield bound("an unknown choice", *unknown, choices=["no-such"])
     yield bound("mandatory and chosen", 422, "twice", mandatory=[s.policy], choices=[s.policy])
     yield bound("mandatory none", 422, "reserved", mandatory=["none"])
     yield bound("a choice twice", 422, "named twice", choices=[s.policy, s.policy])
@@ -341,8 +344,7 @@ def _artifacts(s: Subject) -> Iterator[Case]:
     yield post("no unit vector", 422, "unit vector", made({f"{s.hook}.0": unit * 2}))
     narrow = torch.ones(1)
     yield post("another width", 422, "width", made({f"{s.hook}.0": narrow}))
-    card = {"d_model": 1}
-    yield post("another width and card", 422, "width", made({f"{s.hook}.0": narrow}, **card))
+    yield post("another width and card", 422, "width", made({f"{s.hook}.0": narrow}, d_model=1))
     integers = torch.ones(s.d_model, dtype=torch.int64)
     yield post("integers", 422, "float32", made({f"{s.hook}.0": integers}))
     yield post("another model", 422, "made on model", made(good, model="f" * 64))
@@ -359,13 +361,7 @@ def _artifacts(s: Subject) -> Iterator[Case]:
 
 
 def _defaults(layer: int) -> dict[str, Any]:
-    return {
-        "layers": [layer],
-        "op": "add",
-        "tokens": "all",
-        "coefficient": 1.0,
-        "unit": "natural",
-    }
+    return {"layers": [layer], "op": "add", "tokens": "all", "coefficient": 1.0, "unit": "natural"}
 
 
 def _card(s: Subject) -> dict[str, Any]:

@@ -53,3 +53,5 @@ def test_a_refused_change_counts_as_refused():
         raise ValueError("bad")
     labels = {"source": "directory", "outcome": "refused"}
     assert registry.get_sample_value("trimtab_changes_total", labels) == 1
+    timed = {"source": "directory"}
+    assert registry.get_sample_value("trimtab_activation_seconds_count", timed) is None
