@@ -105,7 +105,7 @@ class Demo:
         rendered = self.talker.render([item["messages"] for item in items])  # type: ignore[misc]
         eos = {int(self.talker.tokenizer.eos_token_id)}  # type: ignore[arg-type]
         ids = steered.generate_batch(rendered, [None, steering], NEW_TOKENS, eos)
-        return [self.talker.tokenizer.decode(i, skip_special_tokens=True) for i in ids]
+        return [str(self.talker.tokenizer.decode(i, skip_special_tokens=True)) for i in ids]
 
     def null_library(self, seed: int) -> dict[str, Found]:
         """Return the directions with every vector replaced by a random unit of the same scale."""

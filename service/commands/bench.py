@@ -28,7 +28,7 @@ def bench(
         str, typer.Option(help="demo, random (0.3 B in bf16), or a checkpoint folder.")
     ] = RANDOM,
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of runs a row.")] = MIN_PAIRS,
-    requests: Annotated[int, typer.Option(min=1, help="Requests in a batch.")] = 64,
+    requests: Annotated[int, typer.Option(min=1, help="Requests in a batch.")] = 16,
     tokens: Annotated[int, typer.Option(min=1, help="Tokens that each generates.")] = 32,
     sites: Annotated[int, typer.Option(min=1, help="Steered layers.")] = 2,
     rows: Annotated[str, typer.Option(help="Which comparisons.")] = ",".join(

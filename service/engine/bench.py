@@ -33,8 +33,7 @@ from service.speed import ROWS, TARGET_RATIO, Row, Side, median_interval, turns
 
 SETTLE_SECONDS = 1.2
 """vLLM's workers poll for a second after their last step; a run must not share the cores."""
-SMALL_ROW = 64
-"""Rows of more policies have as many requests, of fewer tokens each."""
+MIN_TOKENS = 4
 SEED = 7
 
 Progress = Callable[[int, int, str], None]
@@ -63,9 +62,9 @@ class BenchPlan:
     dtype: str = "auto"
     rows: tuple[Row, ...] = ROWS
     pairs: int = 15
-    requests: int = 64
+    requests: int = 16
     tokens: int = 32
-    prompt: int = 16
+    prompt: int = 8
     n_sites: int = 2
     options: tuple[str, ...] = ()
 
@@ -80,7 +79,7 @@ class BenchPlan:
 
     def tokens_of(self, row: Row) -> int:
         """Tokens a request: fewer where the row needs more requests, for the same work."""
-        return max(4, self.tokens * self.requests // self.requests_of(row))
+        return max(MIN_TOKENS, self.tokens * self.requests // self.requests_of(row))
 
 
 async def bench(plan: BenchPlan, progress: Progress) -> dict[str, Any]:
