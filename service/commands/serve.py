@@ -60,6 +60,7 @@ def serve(
     """Serve a model, steered by the policies of a directory; every vLLM option is accepted too."""
     environment = Environment.read()
     generated = None if environment.admin_key else secrets.token_urlsafe(24)
+    model, rest = model_and_options(model, context.args)
     is_demo = model is None
     settings = Settings(
         model=model or str(demo_folder() / "checkpoint"),
@@ -72,9 +73,19 @@ def serve(
         headroom=Headroom(rows, reads, writes),
         sites=tuple(site for site in sites.split(",") if site),
     )
-    options = with_demo_options(context.args) if is_demo else list(context.args)
+    options = with_demo_options(rest) if is_demo else rest
     check_host(settings, has_api_key="--api-key" in options)
     _run(settings, options, is_demo, generated)
+
+
+def model_and_options(first: str | None, rest: list[str]) -> tuple[str | None, list[str]]:
+    """Return the model, if one is named, and vLLM's options.
+
+    Without a model, the first of vLLM's options stands where the model would; a model comes first.
+    """
+    if first is not None and first.startswith("-"):
+        return None, [first, *rest]
+    return first, list(rest)
 
 
 def demo_folder() -> Path:

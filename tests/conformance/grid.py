@@ -63,7 +63,7 @@ def operations(unit: Unit, hook: HookName) -> dict[str, Operation]:
     size = {"natural": 1.0, "absolute": 2.0, "residual_norm": 0.3}[unit]
     measured: dict[str, Operation] = {
         "add": Add(),
-        "clamp": Clamp(0.3 * size, 0.33 * size),
+        "clamp": Clamp(0.3 * size, 0.302 * size),
         "clamp-max": Clamp(high=-3.0 * size),
         "set": Set(size),
     }
