@@ -27,6 +27,7 @@ class Side(StrEnum):
     """An engine that runs are made on."""
 
     PLAIN = "plain"
+    CONTROL = "control"
     TRIMTAB = "trimtab"
     EAGER = "eager"
 
@@ -49,6 +50,7 @@ class Row:
 
 
 ROWS = (
+    Row("control", 0, side=Side.CONTROL),
     Row("idle", 0),
     Row("one", 1),
     Row("16", 16),
@@ -58,8 +60,9 @@ ROWS = (
     Row("hooks", 64, side=Side.EAGER),
     Row("eager", 0, side=Side.EAGER),
 )
-"""All rows: ``hooks`` is the steering of ``64`` by eager Python hooks, ``eager`` the same engine
-without steering, so that the share of the hooks themselves can be told."""
+"""All rows. ``control`` is a second engine of plain vLLM: how far its ratio is off 1 lies in the
+comparison, not in what is compared. ``hooks`` is the steering of ``64`` by eager Python hooks, and
+``eager`` the same engine without steering, so that the share of the hooks can be told."""
 
 
 def rows_named(names: str) -> tuple[Row, ...]:

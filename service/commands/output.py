@@ -26,6 +26,7 @@ def print_json(value: object) -> None:
 def print_line(text: str) -> None:
     """Print a line as it is, without markup."""
     sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()  # whoever follows a log sees the line now
 
 
 def print_error(text: str) -> None:

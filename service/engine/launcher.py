@@ -39,6 +39,8 @@ from service.prepare import Prepared
 BOOT_REFUSALS = (RefusedOptionError, BootError, CapacityError, ActivationError)
 """What ``run`` refuses to serve with, beside the errors of the service itself."""
 
+POLL_SECONDS = 0.05
+
 Announce = Callable[[str], None]
 
 
@@ -100,14 +102,22 @@ async def _serve(prepared: Prepared, args: Namespace, announce: Announce) -> Non
         async with governed_engine(prepared, args) as (engine, governor):
             metrics = Metrics()
             app = await _build_app(prepared, args, engine.client, governor, metrics)
-            watching = asyncio.create_task(_follow(governor, metrics))
+            following = asyncio.create_task(_follow(governor, metrics))
+            telling = asyncio.create_task(_tell_when_ready(app, listen_address, started, announce))
             stopped = await _listen(app, sock, args)
-            announce(f"ready on {listen_address} after {time.monotonic() - started:.0f} s")
-            await stopped
-            watching.cancel()
+            following.cancel()
+            telling.cancel()
+        await stopped
     finally:
         sock.close()
         prepared.store.close()
+
+
+async def _tell_when_ready(app: FastAPI, address: str, started: float, announce: Announce) -> None:
+    """Announce once the server listens: vLLM's ``serve_http`` returns only when it has ended."""
+    while not getattr(getattr(app.state, "server", None), "started", False):
+        await asyncio.sleep(POLL_SECONDS)
+    announce(f"ready on {address} after {time.monotonic() - started:.0f} s")
 
 
 async def _build_app(

@@ -54,9 +54,14 @@ def test_models_list_the_policies(client: openai.OpenAI) -> None:
 
 
 def test_start_prints_what_to_try(server: Served) -> None:
-    """Examples and policies, and no key: one was given."""
+    """Examples and policies, once it listens; and no key: one was given."""
+    for _ in range(100):
+        if "what can I ask?" in server.log:
+            break
+        time.sleep(0.05)
     assert all(policy in server.log for policy in POLICIES)
     assert "what can I ask?" in server.log and ADMIN_KEY not in server.log
+    assert "ready on http" in server.log
 
 
 def test_three_ways_give_one_answer(client: openai.OpenAI) -> None:

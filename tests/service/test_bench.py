@@ -89,7 +89,9 @@ def test_rows_by_name():
     assert [row.name for row in rows_named("256, idle,256")] == ["256", "idle"]
     assert rows_named(",".join(row.name for row in ROWS)) == ROWS
     for bad in ("", "idle,fast"):
-        with pytest.raises(BenchError, match="choose from idle,one,16,64,256,stacked,hooks,eager"):
+        with pytest.raises(
+            BenchError, match="choose from control,idle,one,16,64,256,stacked,hooks,eager"
+        ):
             rows_named(bad)
 
 
