@@ -119,7 +119,7 @@ def compile_desired(
         model_of = item.document.model
         artifacts: Mapping[str, str] = {}
         if isinstance(model_of, Policy):
-            found = newest | item.own if item.pinned is None else library.pinned(item.pinned)
+            found = {**newest, **item.own} if item.pinned is None else library.pinned(item.pinned)
             artifacts = artifacts_of(model_of.spec, found)
             policies[item.document.name] = _Named(item.document.name, model_of.spec, found)
         else:

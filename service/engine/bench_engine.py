@@ -162,7 +162,8 @@ class BenchEngine:
 def _arguments(
     side: Side, options: Sequence[str], capacities: Mapping[HookPoint, Capacity]
 ) -> Namespace:
-    args = make_arg_parser(FlexibleArgumentParser(prog="trimtab bench")).parse_args(list(options))
+    parser = make_arg_parser(FlexibleArgumentParser(prog="trimtab bench"))
+    args: Any = parser.parse_args(list(options))
     if side is Side.TRIMTAB:
         configure(args, capacities)
     if side is Side.EAGER:
