@@ -32,7 +32,7 @@ from service.settings import Headroom
 from service.speed import ROWS, TARGET_RATIO, Row, Side, median_interval, turns
 
 SETTLE_SECONDS = 1.2
-"""vLLM's workers poll for a second after their last step; a run must not share the cores."""
+"""vLLM's workers poll for a second after their last step: the other engine waits until then."""
 MIN_TOKENS = 4
 SEED = 7
 
@@ -117,6 +117,7 @@ class Lab:
         self._plan, self._programs, self._progress = plan, programs, progress
         self._engines: dict[Side, BenchEngine] = {}
         self._done, self._table_mib = 0, 0.0
+        self._last: Side | None = None
 
     @classmethod
     async def open(
@@ -160,8 +161,10 @@ class Lab:
         jobs = {side: job_list(prompts, clients, operator, side) for side in (Side.PLAIN, row.side)}
 
         async def run(side: Side) -> Run:
-            await asyncio.sleep(SETTLE_SECONDS)
+            if side is not self._last:
+                await asyncio.sleep(SETTLE_SECONDS)
             made = await self._engines[side].run(jobs[side], plan.tokens_of(row))
+            self._last = side
             self._done += 1
             self._say(f"{row.name}: {side} {made.tokens_per_second:.0f} tokens/s")
             return made
