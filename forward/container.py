@@ -83,6 +83,8 @@ def read_artifact(path: Path) -> Artifact:
         artifact = parse_artifact(path.read_bytes(), card_path.read_bytes())
     except FileNotFoundError as error:
         raise ArtifactError(f"artifact file {error.filename} is missing") from error
+    except OSError as error:
+        raise ArtifactError(f"artifact file {path} cannot be read: {error.strerror}") from error
     if artifact.digest != path.stem:
         raise ArtifactError(f"{path.name} holds content {artifact.digest}: it was changed")
     return artifact

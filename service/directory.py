@@ -24,6 +24,7 @@ from service.records import Key
 POLL_SECONDS = 0.5
 SETTLE_SECONDS = 0.05
 ARTIFACTS = "artifacts"
+ARTIFACT_SUFFIXES = (".json", ".safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,13 @@ async def watch(
 def _read(folder: Path) -> _Content:
     try:
         files = {path.name: _bytes_or_error(path) for path in policy_files(folder)}
-        artifacts = tuple(sorted(p.name for p in (folder / ARTIFACTS).glob("*.json")))
+        artifacts = tuple(
+            sorted(
+                f"{path.name} {path.stat().st_size}"
+                for path in (folder / ARTIFACTS).glob("*.*")
+                if path.suffix in ARTIFACT_SUFFIXES
+            )
+        )
     except OSError as error:
         message = f"the policy directory cannot be read: {error.strerror or error}"
         return _Content({}, (), Problem(message, str(folder)))
@@ -126,6 +133,12 @@ def _state(folder: Path, content: _Content, previous: DirectoryState | None) -> 
     old: Mapping[str, FileState] = previous.files if previous is not None else {}
     if content.error is not None:
         return DirectoryState(folder, content.digest, old, content.error)
+    if old and not content.files:
+        message = (
+            "the policy directory holds no policy file any more; its last documents stay active: "
+            "take them away one file at a time, or start anew"
+        )
+        return DirectoryState(folder, content.digest, old, Problem(message, str(folder)))
     files: dict[str, FileState] = {}
     taken: dict[Key, str] = {}
     for name, data in content.files.items():

@@ -23,13 +23,13 @@ from service.digest import content_digest
 from service.directory import DirectoryState
 from service.documents import Document
 from service.engine.lease import Lease
-from service.engine.slots import Slot, Slots
+from service.engine.slots import ActivationError, Slot, Slots
 from service.errors import ServiceError
 from service.selection import Selection, select
 from service.store import Store
 from steering.direction import DirectionError
 
-REFUSED = (ServiceError, CapacityError, ArtifactError, DirectionError)
+REFUSED = (ServiceError, CapacityError, ArtifactError, DirectionError, ActivationError)
 """What a change can be refused with; anything else is a fault of ours."""
 
 
@@ -126,8 +126,8 @@ class Governor:
             previous, self._directory = self._directory, directory
             try:
                 applied = await self._activate(await self._wanted())
-            except REFUSED as error:
-                self._fault, self._directory = str(error), previous
+            except BaseException as error:
+                self._fault, self._directory = str(error) or type(error).__name__, previous
                 raise
             self._fault = None
             return applied

@@ -31,7 +31,9 @@ class Environment:
         """Read the variables, those of the process unless given; an empty one counts as unset."""
         variables = os.environ if variables is None else variables
         folder = variables.get(ARTIFACTS_FOLDER)
-        return cls(variables.get(ADMIN_KEY) or None, Path(folder) if folder else None)
+        return cls(
+            (variables.get(ADMIN_KEY) or "").strip() or None, Path(folder) if folder else None
+        )
 
 
 @dataclass(frozen=True, slots=True)

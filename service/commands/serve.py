@@ -3,6 +3,7 @@
 Without a model it is the demo model under the demo policies. Options that are not ours are vLLM's.
 """
 
+import os
 import secrets
 from importlib.resources import files
 from pathlib import Path
@@ -74,7 +75,7 @@ def serve(
         sites=tuple(site for site in sites.split(",") if site),
     )
     options = with_demo_options(rest) if is_demo else rest
-    check_host(settings, has_api_key="--api-key" in options)
+    check_host(settings, has_api_key=gives_api_key(options))
     _run(settings, options, is_demo, generated)
 
 
@@ -86,6 +87,12 @@ def model_and_options(first: str | None, rest: list[str]) -> tuple[str | None, l
     if first is not None and first.startswith("-"):
         return None, [first, *rest]
     return first, list(rest)
+
+
+def gives_api_key(options: list[str]) -> bool:
+    """Whether vLLM is given a key, as an option or by the environment."""
+    names = {option.partition("=")[0].replace("_", "-") for option in options}
+    return "--api-key" in names or bool(os.environ.get("VLLM_API_KEY"))
 
 
 def demo_folder() -> Path:

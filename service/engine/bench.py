@@ -64,7 +64,7 @@ class BenchPlan:
     pairs: int = 15
     requests: int = 16
     tokens: int = 32
-    prompt: int = 8
+    prompt: int = 4
     n_sites: int = 2
     options: tuple[str, ...] = ()
 

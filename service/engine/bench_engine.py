@@ -25,7 +25,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from forward.hookpoints import HookPoint
 from forward.program import Program
 from forward.site import Capacity
-from service.engine import bench_hooks, cachecheck
+from service.engine import bench_hooks, servecheck
 from service.engine.engine import PolicyEngine, configure
 from service.engine.lease import CURRENT_LEASE, Lease
 from service.engine.slots import Slot, Slots
@@ -104,7 +104,7 @@ class BenchEngine:
     async def _open_policies(self, capacities: Mapping[HookPoint, Capacity]) -> None:
         policies = PolicyEngine(self.client, capacities)
         await policies.boot_check()
-        await cachecheck.check_block_keys(policies)
+        await servecheck.check_serving(policies)
         policies.install(lambda: Lease(policies.slots, None, None, 0.0, (), ""))
         self.policies = policies
 

@@ -1,6 +1,8 @@
-"""Boot checks on a rank: the sites are in the graph that runs, and do what ``forward/`` says.
+"""Boot checks on a rank: its sites do what ``forward/`` says.
 
-Raises nothing: a rank reports, the launcher refuses to serve on any fault.
+Raises nothing: a rank reports, the launcher refuses to serve on any fault. That a write reaches the
+answers is checked by serving (``service.engine.servecheck``): a dummy run has no attention, and
+what stands in its place is whatever the memory held.
 """
 
 from typing import Any
@@ -21,35 +23,31 @@ SEED = 20
 def check_rank(runner: Any) -> dict[str, Any]:
     """Return ``{"faults": [...], "sites": [...]}`` of one rank.
 
-    Three checks a site: with row 0 its delta is exactly zero; with a known row its delta equals
-    the arithmetic written out by hand; and a write at it changes what the (compiled) model gives.
+    Two checks a site: with row 0 its delta is exactly zero, so that adding it leaves the residual
+    as it is, bit for bit; and with a known row its delta equals the arithmetic written out by hand.
     """
-    faults: list[str] = []
     with torch.inference_mode():
-        silent = _model_output(runner)
-        for point, site in runner.sites.items():
-            faults += _check_site(runner, point, site, silent)
+        faults = [f for point, site in runner.sites.items() for f in _check_site(point, site)]
     return {"faults": faults, "sites": [str(point) for point in runner.sites]}
 
 
-def _check_site(runner: Any, point: HookPoint, site: Site, silent: Tensor) -> list[str]:
+def _check_site(point: HookPoint, site: Site) -> list[str]:
     generator = torch.Generator().manual_seed(SEED)
     d_model = site.offsets.shape[1]
     residual = torch.randn(N_TOKENS, d_model, generator=generator).to(site.offsets.device)
     faults: list[str] = []
     rows = torch.zeros(2, N_TOKENS, dtype=torch.int64, device=residual.device)
     strengths = torch.ones(2, N_TOKENS, device=residual.device)
-    if bool(site.delta(residual, rows, strengths).count_nonzero()):
+    if not torch.equal(residual + site.delta(residual, rows, strengths), residual):
         faults.append(f"{point}: row 0 is not silent")
     saved = {name: buffer.clone() for name, buffer in site.named_buffers()}
-    content, expected = _known_row(residual, d_model, site.capacity.writes > 0)
+    has_columns = min(site.capacity.reads, site.capacity.writes) > 0
+    content, expected = _known_row(residual, d_model, has_columns)
     row = site.capacity.rows - 1
     apply_patch(site, SiteAllocator(d_model, site.capacity, str(point)).place([(row, content)]))
     rows[0] = row
     if not torch.allclose(site.delta(residual, rows, strengths), expected, atol=1e-4, rtol=1e-4):
         faults.append(f"{point}: a known row's delta is not what forward/ computes")
-    if torch.equal(_model_output(runner, row), silent):
-        faults.append(f"{point}: a write does not reach the model's output")
     for name, buffer in site.named_buffers():
         buffer.copy_(saved[name])
     return faults
@@ -65,9 +63,3 @@ def _known_row(residual: Tensor, d_model: int, has_columns: bool) -> tuple[SiteC
     column = set_to(Read(unit), unit, value=3.0)
     moved = (3.0 - residual @ unit).unsqueeze(-1) * unit
     return SiteContent(offset, ((column, 1.0),)), expected + moved
-
-
-def _model_output(runner: Any, row: int = 0) -> Tensor:
-    """Run the model as it is served on dummy tokens, all on ``row``, and return its last hidden."""
-    hidden, _ = runner.dummy_run_on(row, N_TOKENS)
-    return hidden.clone()

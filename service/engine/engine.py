@@ -18,8 +18,6 @@ from service.engine.refusals import refuse_arguments, refuse_config
 from service.engine.slots import Slots
 from service.engine.wire import TableUpdate, table_digest
 
-RPC_TIMEOUT_SECONDS = 60.0
-
 
 class BootError(RuntimeError):
     """The engine came up, but is not what policies need; it must not serve."""
@@ -38,7 +36,12 @@ def configure(args: Namespace, capacities: Mapping[HookPoint, Capacity]) -> None
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
     platform = "CPU" if current_platform.is_cpu() else "CUDA"
     args.worker_cls = f"service.engine.worker.{platform}PolicyWorker"
-    asynchronous = platform == "CUDA" and getattr(args, "async_scheduling", None) is not False
+    # As vLLM resolves it: n-gram speculation has no asynchronous scheduler.
+    asynchronous = (
+        platform == "CUDA"
+        and getattr(args, "async_scheduling", None) is not False
+        and not getattr(args, "speculative_config", None)
+    )
     prefix = "Async" if asynchronous else ""
     args.scheduler_cls = f"service.engine.scheduler.{prefix}PolicyScheduler"
     sites = {str(p): [c.rows, c.reads, c.writes] for p, c in sorted(capacities.items())}
@@ -53,9 +56,16 @@ class PolicyEngine:
 
         Raises:
             RefusedOptionError: vLLM's resolved configuration is not proven.
+            BootError: The scheduler is not the one that the configuration needs.
         """
         config: Any = client.vllm_config
         refuse_config(config)
+        scheduler = config.scheduler_config
+        if bool(scheduler.async_scheduling) != ("Async" in str(scheduler.scheduler_cls)):
+            raise BootError(
+                f"vLLM resolved async_scheduling to {scheduler.async_scheduling}; the scheduler "
+                f"is {scheduler.scheduler_cls}; give --async-scheduling or --no-async-scheduling"
+            )
         self.client, self.capacities = client, dict(capacities)
         self.shape = model_shape(config.model_config.hf_text_config)
         self.slots = Slots(Allocator(self.shape.d_model, capacities), self._write)
@@ -90,4 +100,5 @@ class PolicyEngine:
         return await self._call("trimtab_update", update.dump(), rows)
 
     async def _call(self, method: str, *args: Any) -> list[Any]:
-        return await self.client.collective_rpc(method, timeout=RPC_TIMEOUT_SECONDS, args=args)
+        # No timeout: a late answer would be taken for that of the next call. A dead engine raises.
+        return await self.client.collective_rpc(method, timeout=None, args=args)

@@ -4,7 +4,9 @@ It gives each engine request a stamp, whatever the client put in its place, and 
 until the last token. A request without a lease runs under the default binding.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
+from contextlib import ExitStack
 from typing import Any
 
 from vllm.outputs import RequestOutput
@@ -22,6 +24,7 @@ class StampedGenerate:
     def __init__(self, inner: Generate, default_lease: Callable[[], Lease]) -> None:
         """Wrap ``inner``; ``default_lease`` is what the default binding gives right now."""
         self._inner, self._default_lease = inner, default_lease
+        self._ending: set[asyncio.Task[None]] = set()
 
     def __call__(
         self, prompt: Any, sampling_params: SamplingParams, request_id: str, **kwargs: Any
@@ -44,14 +47,41 @@ class StampedGenerate:
         request_id: str,
         kwargs: dict[str, Any],
     ) -> AsyncGenerator[RequestOutput, None]:
-        with lease.held():
+        with ExitStack() as holding:
+            holding.enter_context(lease.held())
             stamped = stamped_params(params, lease)
             stream = self._inner(prompt, stamped, request_id, **kwargs)
+            first = asyncio.ensure_future(anext(stream, None))
             try:
-                async for output in stream:
+                # Shielded: vLLM aborts what it has submitted, but not a submission cut short.
+                output = await asyncio.shield(first)
+            except (asyncio.CancelledError, GeneratorExit):
+                self._end_later(first, stream, holding.pop_all())
+                raise
+            try:
+                while output is not None:
                     yield output
+                    output = await anext(stream, None)
             finally:
                 await stream.aclose()
+
+    def _end_later(
+        self,
+        first: asyncio.Future[RequestOutput | None],
+        stream: AsyncGenerator[RequestOutput, None],
+        holding: ExitStack,
+    ) -> None:
+        """Abort a request once it is submitted whole; its rows are held until then."""
+
+        async def end() -> None:
+            with holding:
+                await asyncio.wait([first])
+                first.exception()  # looked at: whoever asked is gone
+                await stream.aclose()
+
+        ending = asyncio.create_task(end())
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
 
 def stamped_params(params: SamplingParams, lease: Lease) -> SamplingParams:

@@ -6,6 +6,7 @@ wrap ``generate``, and only then listen. A server that is reachable is steered.
 
 import asyncio
 import contextlib
+import logging
 import socket
 import time
 from argparse import Namespace
@@ -28,8 +29,8 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from forward.tables import CapacityError
 from service.api.app import wrap
 from service.api.metrics import Metrics
-from service.directory import watch
-from service.engine import cachecheck
+from service.directory import DirectoryState, watch
+from service.engine import servecheck
 from service.engine.engine import BootError, PolicyEngine, configure
 from service.engine.refusals import RefusedOptionError
 from service.engine.slots import ActivationError
@@ -40,6 +41,9 @@ BOOT_REFUSALS = (RefusedOptionError, BootError, CapacityError, ActivationError)
 """What ``run`` refuses to serve with, beside the errors of the service itself."""
 
 POLL_SECONDS = 0.05
+RETRY_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
 
 Announce = Callable[[str], None]
 
@@ -61,6 +65,11 @@ def parse_arguments(prepared: Prepared, vllm_options: Sequence[str]) -> Namespac
             *vllm_options,
         ]
     )
+    if (args.host, args.port) != (settings.host, settings.port):
+        raise RefusedOptionError(
+            "--host or --port among vLLM's options is refused: the address that was checked would "
+            "not be the one that is bound; give them in full and before any '--'"
+        )
     args.model = args.model_tag
     validate_parsed_serve_args(args)
     if args.served_model_name is None:
@@ -89,7 +98,7 @@ async def governed_engine(
         engine = PolicyEngine(client, prepared.capacities)
         await engine.boot_check()
         governor = Governor(engine.slots, prepared.store, prepared.library, prepared.model)
-        await cachecheck.check_block_keys(engine)
+        await servecheck.check_serving(engine)
         await governor.start(prepared.directory)
         engine.install(governor.default_lease)
         yield engine, governor
@@ -169,10 +178,28 @@ async def _listen(app: FastAPI, sock: socket.socket, args: Namespace) -> Awaitab
 
 
 async def _follow(governor: Governor, metrics: Metrics) -> None:
-    """Apply every change of the policy directory; a refused one is in ``status``."""
+    """Apply every change of the policy directory; a refused one is tried again now and then."""
     state = governor.directory
     if state is None:
         return
-    async for changed in watch(state):
-        with contextlib.suppress(*REFUSED), metrics.change("directory"):
-            await governor.reload(changed)
+    refused: DirectoryState | None = None
+    states = watch(state)
+    waiting = asyncio.ensure_future(anext(states))
+    while True:
+        done, _ = await asyncio.wait({waiting}, timeout=RETRY_SECONDS if refused else None)
+        changed = waiting.result() if done else refused
+        if done:
+            waiting = asyncio.ensure_future(anext(states))
+        if changed is not None:
+            refused = None if await _reload(governor, metrics, changed) else changed
+
+
+async def _reload(governor: Governor, metrics: Metrics, state: DirectoryState) -> bool:
+    """Return whether a state was taken over; the reason why not is in ``status``."""
+    try:
+        with metrics.change("directory"):
+            await governor.reload(state)
+    except (*REFUSED, RuntimeError, OSError) as error:
+        logger.warning("the policy directory is not taken over: %s", error)
+        return False
+    return True

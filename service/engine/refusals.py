@@ -162,6 +162,21 @@ ARGUMENT_REFUSALS = (
         _in_environment("VLLM_ALLOW_INSECURE_SERIALIZATION"),
     ),
     Refusal(
+        "VLLM_DISABLE_REQUEST_ID_RANDOMIZATION",
+        "two requests could be one to the engine",
+        "unset it",
+        _in_environment("VLLM_DISABLE_REQUEST_ID_RANDOMIZATION"),
+    ),
+    *(
+        Refusal(
+            f"--{name}",
+            "the model is fetched and fingerprinted before vLLM sees it",
+            "name a downloaded folder",
+            _is_set(name.replace("-", "_")),
+        )
+        for name in ("revision", "code-revision", "hf-overrides")
+    ),
+    Refusal(
         "VLLM_SERVER_DEV_MODE",
         "it opens control routes",
         "unset it",

@@ -54,6 +54,10 @@ class RequestRows:
                 target.copy_(source, non_blocking=True)
         self._order = list(order)
 
+    def forget(self, request_id: str) -> None:
+        """Write a request anew at the next upload, though its id was seen before."""
+        self._order = ["" if known == request_id else known for known in self._order]
+
     def fill(self, tokens: TokenRows, positions: Tensor, request_of: Tensor) -> None:
         """Derive the step's token rows on the device; the tail beyond the step is row 0."""
         if not self._is_steered:
@@ -124,6 +128,7 @@ class PolicyRunner:
         updated = super()._update_states(scheduler_output)  # type: ignore[misc]
         for request in scheduler_output.scheduled_new_reqs:
             self._check_stamp(request.sampling_params)
+            self.request_rows.forget(request.req_id)
         return updated
 
     def _check_stamp(self, params: Any) -> None:
@@ -136,15 +141,6 @@ class PolicyRunner:
     def _dummy_run(self, *args: Any, **kwargs: Any) -> Any:
         self.token_rows.rows.zero_()
         return super()._dummy_run(*args, **kwargs)  # type: ignore[misc]
-
-    def dummy_run_on(self, row: int, n_tokens: int) -> Any:
-        """Run the model as served on dummy tokens, all of them on ``row`` at strength 1."""
-        self.token_rows.rows.zero_()
-        self.token_rows.rows[0].fill_(row)
-        self.token_rows.strengths[0].fill_(1.0)
-        result = super()._dummy_run(n_tokens)  # type: ignore[misc]
-        self.token_rows.rows.zero_()
-        return result
 
 
 def site_capacities(additional_config: Mapping[str, Any]) -> dict[HookPoint, Capacity]:

@@ -96,8 +96,8 @@ class Slots:
             return
         contents = zip(placement.rows, placement.program.contents, strict=True)
         new = {row: content.digest for row, content in contents if row}
-        digests = await self._write(TableUpdate(placement.patches, new))
         self._rows.update(new)
+        digests = await self._write(TableUpdate(placement.patches, new))
         expected = table_digest(self._rows)
         if set(digests) != {expected}:
             raise ActivationError(

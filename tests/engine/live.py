@@ -20,7 +20,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from forward.hookpoints import HookPoint
 from forward.program import Program
 from forward.site import Capacity
-from service.engine import cachecheck
+from service.engine import servecheck
 from service.engine.engine import PolicyEngine, configure
 from service.engine.lease import CURRENT_LEASE, Lease
 from service.engine.slots import Slot
@@ -94,7 +94,7 @@ class LiveEngine:
         if capacities is not None:
             self.engine = PolicyEngine(client, capacities)
             await self.engine.boot_check()
-            await cachecheck.check_block_keys(self.engine)
+            await servecheck.check_serving(self.engine)
             slots = self.engine.slots
             self.engine.install(lambda: Lease(slots, None, None, 0.0, (), ""))
         return client

@@ -63,9 +63,19 @@ def test_a_file_removed_takes_its_documents_along_and_an_empty_one_does_not(
     (tmp_path / "a.yaml").write_text("")
     emptied = load_directory(tmp_path, good)
     assert (modes(emptied), len(emptied.errors)) == ({"a": "enforce"}, 1)
+    write(tmp_path, "b.yaml", "b")
     (tmp_path / "a.yaml").unlink()
-    removed = load_directory(tmp_path, emptied)
-    assert (removed.documents, removed.errors) == ((), ())
+    removed = load_directory(tmp_path, load_directory(tmp_path, emptied))
+    assert (modes(removed), removed.errors) == ({"b": "enforce"}, ())
+
+
+def test_a_folder_that_is_emptied_takes_nothing_along(tmp_path: Path) -> None:
+    write(tmp_path, "a.yaml", "a")
+    good = load_directory(tmp_path)
+    (tmp_path / "a.yaml").unlink()
+    emptied = load_directory(tmp_path, good)
+    assert modes(emptied) == {"a": "enforce"}
+    assert "no policy file" in emptied.errors[0].message
 
 
 def test_a_directory_that_goes_away_takes_nothing_along(tmp_path: Path) -> None:
@@ -120,5 +130,10 @@ def test_watching_yields_each_change_once(tmp_path: Path) -> None:
         lambda: (tmp_path / "a.yaml").unlink(),
     ]
     seen = asyncio.run(_states(tmp_path, edits))
-    assert [modes(state) for state in seen] == [{"a": "off"}, {"a": "off"}, {"a": "shadow"}, {}]
-    assert [len(state.errors) for state in seen] == [0, 1, 0, 0]
+    assert [modes(state) for state in seen] == [
+        {"a": "off"},
+        {"a": "off"},
+        {"a": "shadow"},
+        {"a": "shadow"},
+    ]
+    assert [len(state.errors) for state in seen] == [0, 1, 0, 1]
