@@ -7,9 +7,7 @@ a probe needs someone to say what is meant.
 
 from collections.abc import Mapping
 from pathlib import Path
-from zipfile import BadZipFile
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
@@ -18,6 +16,7 @@ from torch import Tensor
 from forward.columns import Read
 from forward.fingerprint import ModelFingerprint
 from forward.hookpoints import HookPoint
+from forward.npz import NpzError, read_npz
 from monitors.probe import Probe, ProbeError, ProbeProvenance
 
 VECTORS = ("vector", "weight", "coef_")
@@ -62,11 +61,12 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_safetensors(path.read_bytes())
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+            return read_npz(path, MAX_BYTES)
+    except NpzError as error:
+        raise ProbeError(str(error)) from error
     except OSError as error:
         raise ProbeError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (SafetensorError, BadZipFile, ValueError, TypeError) as error:
+    except SafetensorError as error:
         raise ProbeError(f"{path} is not a readable {path.suffix[1:]} file: {error}") from error
     raise ProbeError(f"{path.name} is neither .safetensors nor .npz")
 

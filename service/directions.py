@@ -15,6 +15,7 @@ from forward.container import Artifact, ArtifactError, find_artifacts, read_arti
 from forward.families import UnsupportedModelError
 from forward.fingerprint import CheckpointError, ModelFingerprint, model_fingerprint
 from forward.hookpoints import HookName
+from service.checkpoints import checkpoint_folder
 from service.errors import ServiceError
 from steering.card import from_artifact
 from steering.defaults import ClauseError, Defaults, OpName, Unit, parse_clause
@@ -189,25 +190,6 @@ def _model(model: str, progress: Progress) -> tuple[Path, ModelFingerprint]:
     fingerprint = model_fingerprint(checkpoint)
     progress.update(task, completed=1, total=1)
     return checkpoint, fingerprint
-
-
-def checkpoint_folder(model: str) -> Path:
-    """Return the folder of a checkpoint: itself, or the hub's copy on this machine.
-
-    Raises:
-        DirectionCommandError: There is no such folder and the hub has no such model.
-    """
-    if Path(model).is_dir():
-        return Path(model)
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.model"]))
-    except (OSError, ValueError) as error:
-        raise DirectionCommandError(
-            f"'{model}' is no folder here and could not be had from the hub ({error}); give the "
-            "path of a checkpoint folder"
-        ) from error
 
 
 def _load(checkpoint: Path, dtype: Dtype) -> tuple[nn.Module, Any]:

@@ -28,7 +28,7 @@ from monitors.plan import PlanError
 from monitors.probe import NAME, FitKind, Probe, ProbeError, ProbeProvenance, fit_probe
 from monitors.probe_import import import_probe
 from monitors.statistics import StatisticsError
-from service.directions import checkpoint_folder
+from service.checkpoints import checkpoint_folder
 from service.errors import ServiceError
 from steering.card import KIND as DIRECTION
 from steering.card import from_artifact as direction_of

@@ -8,9 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
 from forward.container import ArtifactError
 from forward.families import UnsupportedModelError
 from forward.fingerprint import CheckpointError, ModelFingerprint, model_fingerprint
@@ -19,6 +16,7 @@ from forward.program import Program
 from forward.site import Capacity
 from service.artifacts import ArtifactLibrary
 from service.capacity import required, required_gates
+from service.checkpoints import checkpoint_folder
 from service.desired import compile_desired, wanted_now
 from service.directory import DirectoryState, load_directory
 from service.documents import DocumentsError
@@ -36,8 +34,6 @@ PREPARE_REFUSALS = (
     DirectionError,
 )
 """What ``prepare`` refuses with, beside the errors of the service itself."""
-
-CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +58,7 @@ def prepare(settings: Settings) -> Prepared:
         ServiceError: Something in them is wrong; nothing was started.
         CheckpointError, UnsupportedModelError: The model cannot be served.
     """
-    checkpoint = resolve_model(settings.model)
+    checkpoint = checkpoint_folder(settings.model)
     model = model_fingerprint(checkpoint)
     directory = _directory(settings.policies)
     store = _store(settings)
@@ -116,22 +112,6 @@ def is_served(hook: str) -> bool:
 
 def _layers(direction: Direction, model: ModelFingerprint) -> tuple[int, ...]:
     return direction.defaults.layers if direction.model == model.digest else ()
-
-
-def resolve_model(model: str) -> Path:
-    """Return the folder of a checkpoint: itself, or a hub name's snapshot (fetched if need be).
-
-    Raises:
-        SettingsError: It is neither a folder nor a name that the hub gives.
-    """
-    if Path(model).is_dir():
-        return Path(model)
-    try:
-        return Path(snapshot_download(model, allow_patterns=CHECKPOINT_FILES))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise SettingsError(
-            f"'{model}' is not a checkpoint folder and cannot be had from the hub: {error}"
-        ) from error
 
 
 def size_tables(

@@ -32,7 +32,7 @@ from monitors.sae_spans import Firing, top_spans
 from monitors.sae_stream import collect, special_ids
 from monitors.sae_texts import read_texts, texts_digest, token_documents
 from monitors.sae_train import Recipe, train_sae
-from service.directions import checkpoint_folder
+from service.checkpoints import checkpoint_folder
 from service.errors import ServiceError
 
 EXPECTED = (

@@ -11,7 +11,6 @@ layer repeng reads after the final norm, so that vector is in another scale than
 
 import hashlib
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -25,6 +24,7 @@ from torch import Tensor
 from forward.families import FAMILIES
 from forward.fingerprint import ModelFingerprint
 from forward.hookpoints import HookName, HookPoint, HookPointError
+from forward.npz import NpzError, read_npz
 from steering.defaults import Defaults
 from steering.direction import Direction, DirectionError, Provenance, from_natural
 
@@ -185,15 +185,9 @@ def _safetensors(path: Path, raw: bytes) -> dict[str, Tensor]:
 
 def _npz(path: Path) -> dict[str, Tensor]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
-                raise FormatError(f"{path} unpacks to more than {MAX_BYTES} bytes")
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (zipfile.BadZipFile, OSError, ValueError, TypeError, EOFError) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(f"{path} is not an npz file of plain numbers: {error}") from error
+        return read_npz(path, MAX_BYTES)
+    except NpzError as error:
+        raise FormatError(str(error)) from error
 
 
 def _by_layer(

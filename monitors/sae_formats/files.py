@@ -4,19 +4,18 @@ import hashlib
 import json
 import pickle  # noqa: TID251 -- for the name of its error; nothing is unpickled here
 import re
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from forward.hookpoints import HookPoint, HookPointError
+from forward.npz import NpzError, read_npz
 from monitors.sae_coder import Coder, SaeError
 
 State = Mapping[str, Tensor]
@@ -95,17 +94,16 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise SaeFormatError(f"cannot read {path}: {error}") from error
 
 
-def read_npz(path: Path) -> dict[str, Tensor]:
+def read_arrays(path: Path) -> dict[str, Tensor]:
     """Return the arrays of an npz file.
 
     Raises:
         SaeFormatError: The file is missing or damaged, or holds more than plain numbers.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (zipfile.BadZipFile, OSError, ValueError, TypeError, EOFError) as error:
-        raise SaeFormatError(f"{path} is not an npz file of plain numbers: {error}") from error
+        return read_npz(path)
+    except NpzError as error:
+        raise SaeFormatError(str(error)) from error
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:

@@ -20,8 +20,8 @@ from monitors.sae_formats.files import (
     State,
     canonical_hook,
     layer_in,
+    read_arrays,
     read_json,
-    read_npz,
     read_safetensors,
     tensor,
 )
@@ -47,7 +47,7 @@ def read_first(path: Path, options: Options) -> Found:
         SaeFormatError: The file is missing or lacks arrays.
     """
     file = path if path.suffix == ".npz" else path / PARAMS_1
-    coder = _coder(read_npz(file))
+    coder = _coder(read_arrays(file))
     where = str(file.resolve())
     embedding = "embedding" in where
     if embedding:

@@ -3,8 +3,7 @@
 What needs torch is imported by the commands themselves, so that the program's help does not.
 """
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from service.commands.output import AsJson, print_error, print_json, print_line, print_table
+from service.commands.output import (
+    AsJson,
+    DtypeOption,
+    expecting,
+    print_json,
+    print_line,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from service.directions import CardOptions, Saved
@@ -65,13 +71,6 @@ class FormatOption(StrEnum):
     gguf = "gguf"
     safetensors = "safetensors"
     npz = "npz"
-
-
-class DtypeOption(StrEnum):
-    """Precision of the model while it is read."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
 
 
 Name = Annotated[str, typer.Option(help="Name that policies use.")]
@@ -186,16 +185,10 @@ def _card(
     return CardOptions(name, ordered, op.value, tokens, coefficient, unit.value)
 
 
-@contextmanager
-def _expected_errors() -> Generator[None]:
-    """Turn the errors that input causes into a line on stderr and exit code 1."""
-    from service.directions import EXPECTED
+def _expected_errors() -> AbstractContextManager[None]:
+    from service.directions import EXPECTED  # what a command needs is imported when it runs
 
-    try:
-        yield
-    except EXPECTED as error:
-        print_error(f"error: {error}")
-        raise typer.Exit(1) from error
+    return expecting(*EXPECTED)
 
 
 def _print(saved: "Saved", as_json: bool) -> None:

@@ -4,7 +4,7 @@ What needs torch is imported by the commands themselves, so that the program's h
 """
 
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +16,7 @@ from service.commands.edit_output import description, print_edit, print_scores, 
 from service.commands.output import (
     AsJson,
     CommandError,
-    print_error,
+    expecting,
     print_json,
     print_table,
 )
@@ -284,7 +284,7 @@ def _read(path: Path) -> Any:
 
 
 def _checkpoint(model: str) -> Path:
-    from service.directions import checkpoint_folder
+    from service.checkpoints import checkpoint_folder
 
     return checkpoint_folder(model)
 
@@ -312,18 +312,11 @@ def _progress() -> Generator["Progress"]:
         yield report
 
 
-@contextmanager
-def _expected_errors() -> Generator[None]:
-    """Turn the errors that input causes into a line on stderr and exit code 1."""
+def _expected_errors() -> AbstractContextManager[None]:
     from editing.errors import EditError
     from forward.container import ArtifactError
     from forward.families import UnsupportedModelError
     from forward.fingerprint import CheckpointError
     from service.errors import ServiceError
 
-    expected = (ServiceError, EditError, ArtifactError, CheckpointError, UnsupportedModelError)
-    try:
-        yield
-    except expected as error:
-        print_error(f"error: {error}")
-        raise typer.Exit(1) from error
+    return expecting(ServiceError, EditError, ArtifactError, CheckpointError, UnsupportedModelError)

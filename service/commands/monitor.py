@@ -3,8 +3,7 @@
 What needs torch is imported by the commands themselves, so that the program's help does not.
 """
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from service.commands.output import AsJson, print_error, print_json
+from service.commands.output import AsJson, DtypeOption, expecting, print_json
 
 if TYPE_CHECKING:
     from service.monitor_scene import ScoringRequest
@@ -31,13 +30,6 @@ class KindOption(StrEnum):
     logistic = "logistic"
     mean_difference = "mean-difference"
     attention = "attention"
-
-
-class DtypeOption(StrEnum):
-    """Precision of the model while it is read."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
 
 
 Model = Annotated[str, typer.Argument(help="Checkpoint folder or hub name.")]
@@ -273,13 +265,7 @@ def _request(
     )
 
 
-@contextmanager
-def _expected_errors() -> Generator[None]:
-    """Turn the errors that input causes into a line on stderr and exit code 1."""
-    from service.monitors import EXPECTED
+def _expected_errors() -> AbstractContextManager[None]:
+    from service.monitors import EXPECTED  # what a command needs is imported when it runs
 
-    try:
-        yield
-    except EXPECTED as error:
-        print_error(f"error: {error}")
-        raise typer.Exit(1) from error
+    return expecting(*EXPECTED)

@@ -2,7 +2,9 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -16,6 +18,23 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 class CommandError(ServiceError):
     """A command that cannot do what it was asked; it ends with exit code 1."""
+
+
+class DtypeOption(StrEnum):
+    """Precision of a model while it is read."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+@contextmanager
+def expecting(*errors: type[Exception]) -> Generator[None]:
+    """Turn errors that input causes into a line on standard error and exit code 1."""
+    try:
+        yield
+    except errors as error:
+        print_error(f"error: {error}")
+        raise typer.Exit(1) from error
 
 
 def print_json(value: object) -> None:

@@ -3,8 +3,7 @@
 What needs torch is imported by the commands themselves, so that the program's help does not.
 """
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +14,7 @@ from rich.console import Console
 from service.commands.output import (
     AsJson,
     CommandError,
-    print_error,
+    expecting,
     print_json,
     print_line,
     print_table,
@@ -193,16 +192,10 @@ def show_command(
             _print_firing(saved, feature, firing)
 
 
-@contextmanager
-def _expected_errors() -> Generator[None]:
-    """Turn the errors that input causes into a line on stderr and exit code 1."""
-    from service.saes import EXPECTED
+def _expected_errors() -> AbstractContextManager[None]:
+    from service.saes import EXPECTED  # what a command needs is imported when it runs
 
-    try:
-        yield
-    except EXPECTED as error:
-        print_error(f"error: {error}")
-        raise typer.Exit(1) from error
+    return expecting(*EXPECTED)
 
 
 def _print(saved: "SavedSae", as_json: bool) -> None:

@@ -34,6 +34,7 @@ from service.engine.slots import Slot, Slots
 from service.engine.tracks import Tracks
 from service.engine.watched import Watching
 from service.report import ChoiceReport, Nowhere
+from service.settings import Headroom
 from service.speed import BenchError, Side
 from service.watch import Watched
 
@@ -208,7 +209,7 @@ def _arguments(
     parser = make_arg_parser(FlexibleArgumentParser(prog="trimtab bench"))
     args: Any = parser.parse_args(list(options))
     if side is Side.TRIMTAB:
-        configure(args, capacities)
+        configure(args, capacities, Headroom().gates)  # as a server has them
     if side is Side.EAGER:
         platform = "CPU" if current_platform.is_cpu() else "CUDA"
         args.worker_cls = f"service.engine.bench_hooks.{platform}HookWorker"

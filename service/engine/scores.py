@@ -93,6 +93,8 @@ class ScoreTap:
             counts: Tokens of each request in the step.
             order: The requests in the order of the batch.
         """
+        if not self._wanted or self._send is None:
+            return
         parts: list[tuple[_Wanted, int, int]] = []
         begin = 0
         for request_id in order:
@@ -100,7 +102,7 @@ class ScoreTap:
             if (wanted := self._wanted.get(request_id)) is not None:
                 parts.append((wanted, begin, end))
             begin = end
-        if not parts or self._send is None:
+        if not parts:
             return
         scores, tokens, positions = (self._to_host(buffer[:begin]) for buffer in step)
         taken = _Copied(scores, tokens, positions, tuple(parts))

@@ -9,7 +9,7 @@ from forward.container import read_artifact
 from monitors.sae import Sae
 from monitors.sae_card import from_artifact, save_sae, to_artifact
 from monitors.sae_coder import Coder, SaeError
-from monitors.sae_library import read_saes
+from service.artifacts import library_of_folder
 
 MODEL = "b" * 64
 
@@ -113,7 +113,7 @@ def test_artifact_round_trip(architecture, tmp_path):
     assert torch.equal(found.encode(x), sae.encode(x))
     newer = make(architecture, seed=1)
     save_sae(newer, tmp_path)
-    assert read_saes(tmp_path)["toy"].sae.digest == newer.digest
+    assert library_of_folder(tmp_path).saes["toy"].content.digest == newer.digest
 
 
 def test_identity_is_content():

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from forward.fingerprint import model_fingerprint
-from monitors.sae_library import read_saes
+from service.artifacts import library_of_folder
 from service.commands.sae import app
 from tests.models import D_MODEL
 
@@ -52,16 +52,16 @@ def trained(model: Path, texts: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_train_saves_an_artifact_and_a_copy_for_sae_lens(trained, model: Path):
-    found = read_saes(trained["out"])["toy"]
+    found = library_of_folder(trained["out"]).saes["toy"]
     assert found.digest == trained["digest"] == Path(trained["path"]).stem
-    assert found.sae.model == model_fingerprint(model).digest
-    assert found.sae.hook == trained["card"]["hook"] == "resid_post.1"
-    assert found.sae.coder.k == 32
+    assert found.content.model == model_fingerprint(model).digest
+    assert found.content.hook == trained["card"]["hook"] == "resid_post.1"
+    assert found.content.coder.k == 32
     assert trained["card"]["measures"]["fvu"] < 0.5
     config = json.loads((trained["lens"] / "cfg.json").read_text())
     assert config["metadata"]["hook_name"] == "blocks.1.hook_resid_post"
     copied = load_file(trained["lens"] / "sae_weights.safetensors")
-    assert torch.equal(copied["W_enc"], found.sae.coder.w_enc)
+    assert torch.equal(copied["W_enc"], found.content.coder.w_enc)
 
 
 def test_show_card_and_firing(trained, model: Path, texts: Path):
@@ -81,7 +81,7 @@ def test_show_card_and_firing(trained, model: Path, texts: Path):
 def test_import_measures_and_names_the_better_point(trained, model: Path, texts: Path, tmp_path):
     common = ["--model", model, "--name", "copy", "--out", tmp_path, "--texts", texts]
     made = printed(run("import", trained["lens"], *common, "--json"))
-    sae = read_saes(tmp_path)["copy"].sae
+    sae = library_of_folder(tmp_path).saes["copy"].content
     assert made["card"]["made_by"] == "saelens"
     assert sae.hook == "resid_post.1"
     assert 0 < sae.measures["fvu"] < 0.5
