@@ -15,6 +15,7 @@ from service.database import Database, StoreError, parse_url
 from service.digest import canonical_json
 from service.documents import Document
 from service.events import EventStore
+from service.jobs import JobStore
 from service.records import (
     Key,
     Owner,
@@ -96,6 +97,10 @@ class Store:
     def events(self, retention: EventRetention | None = None) -> EventStore:
         """Return the events of the same database."""
         return EventStore(self._database, retention)
+
+    def jobs(self) -> JobStore:
+        """Return the jobs of the same database."""
+        return JobStore(self._database)
 
     def __enter__(self) -> Self:
         """Return the store."""

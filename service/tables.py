@@ -72,3 +72,28 @@ events = sa.Table(
     sa.Index("events_by_time", "at"),
     sqlite_autoincrement=True,
 )
+
+# Ids order the queue. Whoever runs a job gives its attempt with every change: one that was thought
+# lost, and whose job another runs by now, changes nothing.
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("stage", sa.String(64), nullable=False),
+    sa.Column("done", sa.Integer, nullable=False),
+    sa.Column("total", sa.Integer, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("lost", sa.Integer, nullable=False),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Column("result", sa.Text, nullable=True),
+    sa.Column("error", sa.Text, nullable=True),
+    sa.Column("created_at", sa.String(32), nullable=False),
+    sa.Column("started_at", sa.String(32), nullable=True),
+    sa.Column("seen_at", sa.String(32), nullable=True),
+    sa.Column("ended_at", sa.String(32), nullable=True),
+    sa.Index("jobs_by_state", "state", "id"),
+    sqlite_autoincrement=True,
+)
