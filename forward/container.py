@@ -55,11 +55,14 @@ class Artifact:
             raise ArtifactError(f"the card is not plain, finite JSON: {error}") from error
 
     def save(self, folder: Path) -> Path:
-        """Write both files into ``folder``, each to a temporary name first; return the tensors'."""
+        """Write both files into ``folder``, each to a temporary name first; return the tensors'.
+
+        The card comes first: where tensors are found, their card is there too.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / f"{self.digest}.safetensors", save_tensors(_contiguous(self.tensors)))
         card = json.dumps(self.card, indent=1, sort_keys=True, allow_nan=False)
         _write(folder / f"{self.digest}.json", card.encode() + b"\n")
+        _write(folder / f"{self.digest}.safetensors", save_tensors(_contiguous(self.tensors)))
         return folder / f"{self.digest}.safetensors"
 
 
@@ -127,8 +130,12 @@ def _contiguous(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _write(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
