@@ -72,7 +72,11 @@ def run(model: nn.Module, batch: Batch) -> Tensor:
 
     A row without target has its last token's in the last column.
     """
-    hidden = encode_batch(model, batch)
+    return logits_at(model, encode_batch(model, batch), batch)
+
+
+def logits_at(model: nn.Module, hidden: Tensor, batch: Batch) -> Tensor:
+    """Return what the head makes of last hidden states (n, tokens, d) at ``batch.columns``."""
     rows = torch.arange(len(hidden), device=hidden.device).unsqueeze(-1)
     logits: Tensor = _head(model)(hidden[rows, batch.columns])
     cap = getattr(text_config(model.config), "final_logit_softcapping", None)

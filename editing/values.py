@@ -21,14 +21,15 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from editing.batches import IGNORED, Batch, batch_of, chunks, device_of, projecting, run
+from editing.batches import IGNORED, chunks, device_of, projecting
 from editing.contexts import Rows
 from editing.projections import Projection
 from editing.spans import Row
+from editing.tails import Tails, encode_tails, run_tails, tail, tails_of
 from forward.digest import values_digest
 
 PASS_TOKENS = 2048
-"""Tokens of a pass while values are fitted: rows of a pass are of similar length."""
+"""Tokens of a pass while values are fitted, those before the subjects not counted."""
 WORTH_REPACKING = 0.75
 """Groups that are done are dropped from the passes when no more than this share is left."""
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
@@ -109,20 +110,23 @@ def fit_values(
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """Rows of one kind of several groups: a batch, whose they are, their share, and P₀."""
+    """Rows of one pass.
 
-    batch: Batch
+    Attributes:
+        tails: From their subjects on; what is added cannot move anything before.
+        owner: Whose they are, (rows,).
+        share: Of their group's loss, (rows,).
+        stated: Indices of those with targets.
+        still: Indices of those that are to stay.
+        before: log P₀ of the latter, (still, vocabulary).
+    """
+
+    tails: Tails
     owner: Tensor
     share: Tensor
-    before: Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class _Parts:
-    """What a loss is made of: rows with targets, and weighed rows that are to stay."""
-
-    stated: tuple[_Part, ...]
-    still: tuple[tuple[float, _Part], ...]
+    stated: Tensor
+    still: Tensor
+    before: Tensor
 
 
 class _Fit:
@@ -139,7 +143,7 @@ class _Fit:
         self._first, self._second = torch.zeros_like(self._delta), torch.zeros_like(self._delta)
         self._steps = torch.zeros(len(groups), dtype=torch.int64)
         self._norms = self._norms_before()
-        self._known: dict[tuple[int, ...], _Parts] = {}
+        self._known: dict[tuple[int, ...], tuple[_Part, ...]] = {}
 
     def run(self) -> list[Value]:
         """Descend until every group is done."""
@@ -183,31 +187,14 @@ class _Fit:
 
     def _loss(self, active: list[int], delta: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the likelihood term of each group in the passes, (active,)."""
-        recipe, parts = self._recipe, self._parts(active)
         nll = delta.new_zeros(len(active))
-        for part in parts.stated:
-            nll = nll + _summed(part, self._nll(part, delta), len(active))
-        loss = nll + recipe.decay * _norm(delta) / self._norms[active].square()
-        for weight, part in parts.still:
-            loss = loss + weight * _summed(part, self._divergence(part, delta), len(active))
-        return loss, nll
-
-    def _nll(self, part: _Part, delta: Tensor) -> Tensor:
-        """Return the mean negative log-likelihood of each row's target tokens, (rows,)."""
-        with self._adding(part, delta):
-            logs = run(self._model, part.batch).log_softmax(-1)
-        labels = part.batch.labels
-        real = labels != IGNORED
-        taken = logs.gather(-1, labels.clamp_min(0).unsqueeze(-1)).squeeze(-1)
-        return -(taken * real).sum(-1) / real.sum(-1)
-
-    def _divergence(self, part: _Part, delta: Tensor) -> Tensor:
-        """Return KL(P₀ ‖ P_δ) at each row's last token, (rows,)."""
-        with self._adding(part, delta):
-            logs = run(self._model, part.batch)[:, -1].log_softmax(-1)
-        before = part.before
-        assert before is not None  # noqa: S101 -- parts with a divergence are made with it
-        return (before.exp() * (before - logs)).sum(-1)
+        still = self._recipe.decay * _norm(delta) / self._norms[active].square()
+        for part in self._parts(active):
+            with self._adding(part, delta):
+                logs = run_tails(self._model, part.tails).log_softmax(-1)
+            nll = _add(nll, part, part.stated, _nll(logs, part))
+            still = _add(still, part, part.still, _divergence(logs, part))
+        return nll + still, nll
 
     @contextmanager
     def _adding(self, part: _Part, delta: Tensor) -> Generator[None]:
@@ -216,7 +203,7 @@ class _Fit:
 
         def hook(_: object, __: object, output: Tensor) -> Tensor:
             added = delta[part.owner].to(output.dtype)
-            return output.index_put((rows, part.batch.lookup), added, accumulate=True)
+            return output.index_put((rows, part.tails.batch.lookup), added, accumulate=True)
 
         handle = self._place.module.register_forward_hook(hook)
         try:
@@ -224,52 +211,44 @@ class _Fit:
         finally:
             handle.remove()
 
-    def _parts(self, active: list[int]) -> _Parts:
+    def _parts(self, active: list[int]) -> tuple[_Part, ...]:
         """Return the parts of the groups in the passes; made anew when some are dropped."""
         key = tuple(active)
         if key not in self._known:
-            groups, recipe = [self._groups[g] for g in active], self._recipe
-            weighed = (
-                (recipe.kl, [(g.essence,) for g in groups]),
-                (recipe.keep, [g.kept for g in groups]),
-            )
-            still = tuple(
-                (weight, part)
-                for weight, rows in weighed
-                if weight and any(rows)
-                for part in self._split(rows, compared=True)
-            )
-            self._known = {key: _Parts(self._split([g.stated for g in groups]), still)}
+            self._known = {key: tuple(self._split([self._groups[g] for g in active]))}
         return self._known[key]
 
-    def _split(self, rows: Sequence[Sequence[Row]], compared: bool = False) -> tuple[_Part, ...]:
-        """Return the rows of each group in passes of rows of similar length."""
-        flat = [(row, g, 1 / len(some)) for g, some in enumerate(rows) for row in some]
-        passes = chunks([row for row, _, _ in flat], PASS_TOKENS)
-        return tuple(self._part([flat[i] for i in chunk], compared) for chunk in passes)
+    def _split(self, groups: Sequence[Rows]) -> Generator[_Part]:
+        """Yield the rows of groups in passes: of tails, and then heads, of similar length."""
+        recipe = self._recipe
+        flat: list[tuple[Row, int, float]] = []
+        for g, group in enumerate(groups):
+            terms = ((1.0, group.stated), (recipe.kl, (group.essence,)), (recipe.keep, group.kept))
+            flat += [(row, g, weight / len(some)) for weight, some in terms for row in some]
+        flat = sorted((one for one in flat if one[2]), key=lambda one: one[0].lookup)
+        for chunk in chunks([tail(row) for row, _, _ in flat], PASS_TOKENS):
+            yield self._part([flat[i] for i in chunk])
 
-    def _part(self, rows: Sequence[tuple[Row, int, float]], compared: bool = False) -> _Part:
+    def _part(self, rows: Sequence[tuple[Row, int, float]]) -> _Part:
         device = self._delta.device
         owner = torch.tensor([g for _, g, _ in rows], device=device)
-        share = torch.tensor([part for *_, part in rows], device=device)
-        batch = batch_of([row for row, _, _ in rows], device)
-        before = None
-        if compared:
-            with torch.no_grad():
-                before = run(self._model, batch)[:, -1].log_softmax(-1)
-        return _Part(batch, owner, share, before)
+        share = torch.tensor([part for *_, part in rows], device=device, dtype=self._delta.dtype)
+        has_target = torch.tensor([row.n_target > 0 for row, _, _ in rows], device=device)
+        stated, still = (kind.nonzero().squeeze(-1) for kind in (has_target, ~has_target))
+        tails = tails_of(self._model, [row for row, _, _ in rows])
+        with torch.no_grad():
+            before = run_tails(self._model, tails)[still, -1].log_softmax(-1)
+        return _Part(tails, owner, share, stated, still, before)
 
     @torch.no_grad()
     def _norms_before(self) -> Tensor:
         """Return ‖v₀‖ of each group, (groups,)."""
         total = torch.zeros_like(self._delta)
-        for part in self._split([group.stated for group in self._groups]):
+        for part in self._split(self._groups):
             with projecting([self._place]) as seen:
-                run(self._model, part.batch)
-            output = seen[self._place.layer][1]
-            rows = torch.arange(len(part.owner), device=output.device)
-            taken = output[rows, part.batch.lookup].to(self._delta.dtype)
-            total += _summed(part, taken, len(self._groups))
+                encode_tails(self._model, part.tails)
+            output = seen[self._place.layer][1][part.stated, 0]
+            total = _add(total, part, part.stated, output.to(total.dtype))
         return total.norm(dim=-1)
 
 
@@ -286,11 +265,23 @@ def frozen(model: nn.Module) -> Generator[None]:
             parameter.requires_grad_()
 
 
-def _summed(part: _Part, values: Tensor, n: int) -> Tensor:
-    """Return the mean over each group's rows of (rows, ...) values, (n, ...)."""
-    share = part.share.to(values.dtype).reshape(-1, *[1] * (values.dim() - 1))
-    zero = torch.zeros(n, *values.shape[1:], dtype=values.dtype, device=values.device)
-    return zero.index_add(0, part.owner, values * share)
+def _nll(logs: Tensor, part: _Part) -> Tensor:
+    """Return the mean negative log-likelihood of the target tokens of stated rows."""
+    labels = part.tails.batch.labels[part.stated]
+    real = labels != IGNORED
+    taken = logs[part.stated].gather(-1, labels.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+    return -(taken * real).sum(-1) / real.sum(-1)
+
+
+def _divergence(logs: Tensor, part: _Part) -> Tensor:
+    """Return KL(P₀ ‖ P_δ) at the last token of rows that are to stay."""
+    return (part.before.exp() * (part.before - logs[part.still, -1])).sum(-1)
+
+
+def _add(total: Tensor, part: _Part, which: Tensor, values: Tensor) -> Tensor:
+    """Return totals (groups, ...) with the shares of some rows' values (which, ...) added."""
+    share = part.share[which].to(values.dtype).reshape(-1, *[1] * (values.dim() - 1))
+    return total.index_add(0, part.owner[which], values * share)
 
 
 def _norm(delta: Tensor) -> Tensor:

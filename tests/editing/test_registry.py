@@ -7,48 +7,14 @@ import torch
 
 from editing.cache import TensorCache
 from editing.card import EditCardError, edit_of, from_artifact, to_artifact
-from editing.contexts import Contexts
-from editing.corpus import Corpus, held, named_source
-from editing.delta import LowRankDelta
-from editing.facts import METHODS, EditSet, parse_facts
-from editing.methods import MethodError, Weights
+from editing.corpus import named_source
+from editing.facts import METHODS, EditSet
+from editing.methods import MethodError
 from editing.moments import CorpusError
-from editing.registry import Settings, Workbench
-from editing.values import ValueRecipe
+from editing.registry import Workbench
 from forward.container import parse_artifact, read_artifact
-from tests.models import build_model, prompt
-
-DOCUMENTS = tuple(tuple(prompt(20, seed)) for seed in range(40))
-CORPUS = Corpus(tuple("text" for _ in DOCUMENTS), DOCUMENTS, "random")
-SETTINGS = Settings(
-    Contexts(("w60 w61 . ",), ()),
-    ValueRecipe(steps=6, rate=0.1, at_once=8),
-    Weights(free=0.5, weight=1.0),
-    tokens=700,
-)
-
-
-def facts(n: int):
-    return parse_facts(
-        [
-            {
-                "prompt": f"w20 {{}} w{21 + i % 5}",
-                "subject": f"w{60 + i} w{120 + i}",
-                "target": f"w{180 + i}",
-            }
-            for i in range(n)
-        ]
-    )
-
-
-def bench(model, words, cache=None) -> Workbench:
-    return Workbench(model, words, "toy", SETTINGS, held(CORPUS), cache)
-
-
-def far(one: LowRankDelta, other: LowRankDelta) -> float:
-    assert one.layers.keys() == other.layers.keys()
-    pairs = [(f.dense(), other.layers[layer].dense()) for layer, f in one.layers.items()]
-    return max(float((a - b).norm() / b.norm()) for a, b in pairs)
+from tests.editing.toys import CORPUS, SETTINGS, bench, facts, far
+from tests.models import build_model
 
 
 @pytest.mark.parametrize("method", METHODS)

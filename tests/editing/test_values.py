@@ -10,6 +10,7 @@ from editing.keys import mean_keys, mean_stream
 from editing.projections import projection
 from editing.spans import Row
 from editing.values import ValueRecipe, fit_values
+from tests.editing.plain_values import plain_value
 from tests.models import prompt
 
 CONTEXTS = Contexts(("w60 w61 w62 ",), ("w70 w71",))
@@ -126,6 +127,16 @@ def test_a_batch_gives_what_one_by_one_gives(tiny, words):
         assert one.steps == other.steps
         assert float((one.delta - other.delta).norm()) < 1e-3 * float(other.delta.norm())
     assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("stop", [0.0, 3.0])
+def test_values_are_those_of_the_plain_loop(tiny, words, stop: float):
+    """Whole prompts, one fact at a time, torch's Adam: the same descent."""
+    rows, place = groups(words, 4), projection(tiny, 1)
+    recipe = ValueRecipe(steps=15, rate=0.2, stop=stop, clamp=3.0, kl=0.3, keep=0.7)
+    for value, group in zip(fit_values(tiny, place, rows, recipe), rows, strict=True):
+        wanted = plain_value(tiny, place, group, recipe)
+        assert float((value.delta - wanted).norm()) < 1e-5 * float(wanted.norm())
 
 
 def test_keys_and_streams_are_means_over_rows(tiny, words):
