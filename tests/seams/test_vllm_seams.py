@@ -12,12 +12,16 @@ from vllm.config.scheduler import SchedulerConfig
 from vllm.entrypoints.launchers import app as launcher_app
 from vllm.entrypoints.launchers import launcher
 from vllm.entrypoints.launchers.api_server import entry
+from vllm.model_executor.layers.linear import RowParallelLinear, UnquantizedLinearMethod
+from vllm.model_executor.model_loader.base_loader import BaseModelLoader
+from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.model_executor.models import gemma2, gemma3, gpt2, llama, mistral, phi3, qwen2, qwen3
 from vllm.v1.core import block_pool, kv_cache_utils
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import core
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 from vllm.v1.worker.cpu_worker import CPUWorker
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from vllm.v1.worker.gpu_worker import Worker
@@ -118,6 +122,33 @@ def test_the_launcher_composes_as_vllm_does() -> None:
 def test_a_chunk_takes_its_draw_back_by_the_offset() -> None:
     """service.engine.seeded: CPU generators have no offset, so ours must."""
     assert "gen.set_offset(gen.get_offset()" in inspect.getsource(GPUModelRunner)
+
+
+def test_a_projection_can_be_kept_unpacked_before_weights_are_processed() -> None:
+    """service.engine.projections.kept_unpacked: the mark, and where there is time to set it."""
+    load = inspect.getsource(BaseModelLoader.load_model)
+    assert load.index("self.create_model(") < load.index("process_weights_after_loading(")
+    assert DefaultModelLoader.create_model is BaseModelLoader.create_model
+    source = inspect.getsource(UnquantizedLinearMethod.process_weights_after_loading)
+    assert "_cpu_skip_gemm_dispatch" in source
+    columns = inspect.getsource(RowParallelLinear.weight_loader)
+    assert "start_idx = self.tp_rank * shard_size" in columns
+
+
+def test_a_pause_does_not_wait_for_preempted_requests() -> None:
+    """service.engine.door: why it is there; were they counted, vLLM's pause would do alone."""
+    assert parameters(AsyncLLM.pause_generation)[1:] == ["mode", "clear_cache"]
+    counted = inspect.getsource(Scheduler.get_num_unfinished_requests)
+    assert "num_waiting = len(self.kv_holding_waiting)" in counted
+    preempted = inspect.getsource(Scheduler._preempt_request)
+    assert "self.waiting.prepend_request(request)" in preempted
+
+
+def test_a_failing_rank_leaves_answers_unread() -> None:
+    """service.engine.merging: why a worker tells a fault and raises nothing."""
+    source = inspect.getsource(MultiprocExecutor.collective_rpc)
+    reading = source[source.index("for mq in response_mqs") :]
+    assert reading.index("raise RuntimeError(") < reading.index("responses.append(result)")
 
 
 def _nested(code: CodeType) -> list[CodeType]:
