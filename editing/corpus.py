@@ -52,10 +52,17 @@ class Corpus:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A corpus that is made when it is needed; ``digest`` is its identity, known before."""
+    """A corpus that is made when it is needed.
+
+    Attributes:
+        digest: Its identity, known before.
+        load: Makes it.
+        is_written: Whether the model is to write it, which takes a while.
+    """
 
     digest: str
     load: Callable[[], Corpus]
+    is_written: bool = False
 
 
 def file_source(path: Path, tokenizer: Any) -> Source:
@@ -77,7 +84,7 @@ def sampled_source(
 ) -> Source:
     """Return a corpus that the model is to write; model, length and seed determine it."""
     digest = values_digest("sampled", fingerprint, tokens, seed)
-    return Source(digest, lambda: sampled_corpus(model, tokenizer, tokens, seed))
+    return Source(digest, lambda: sampled_corpus(model, tokenizer, tokens, seed), is_written=True)
 
 
 def named_source(digest: str) -> Source:

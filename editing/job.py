@@ -22,6 +22,7 @@ from editing.evaluate import evaluate
 from editing.gates import Limits, Probes, measure_gates
 from editing.intervals import Estimate
 from editing.methods import Weights, joined_keys, stacked_keys
+from editing.moments import CorpusError
 from editing.registry import Progress, Settings, Workbench, silent
 from editing.speaker import ModelSpeaker
 from editing.spec import EditSpec
@@ -141,10 +142,16 @@ def solve_edit(
 
 
 def canary_of(bench: Workbench, subjects: Sequence[str]) -> list[list[int]]:
-    """Return documents that mention no subject: of the corpus, or of what the model writes."""
+    """Return documents that mention no subject: of a given corpus, or of what the model writes.
+
+    It writes them for this alone: of a corpus that it writes for second moments, all would have to
+    be written again where only the moments are kept.
+    """
     try:
-        corpus = bench.corpus.load()
-    except EditError:
+        corpus = None if bench.corpus.is_written else bench.corpus.load()
+    except CorpusError:
+        corpus = None
+    if corpus is None:
         corpus = sampled_corpus(bench.model, bench.tokenizer, CANARY_TOKENS, CANARY_SEED)
     return corpus.without(subjects, CANARY_TOKENS)
 
