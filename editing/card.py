@@ -121,7 +121,7 @@ def from_artifact(artifact: Artifact) -> Edit:
         raise EditCardError(f"artifact '{card['name']}' is a {card['kind']}, not an edit")
     try:
         delta = LowRankDelta({int(n): _factors(artifact, int(n)) for n in card["layers"]})
-        edits = _edit_set(card)
+        edits = edit_set_of(card)
         settings, corpus = _settings(card["settings"])
         provenance, gates = dict(card["provenance"]), dict(card["gates"])
         model, stated = str(card["model"]), str(card["delta"])
@@ -141,7 +141,12 @@ def _factors(artifact: Artifact, layer: int) -> Factors:
     return Factors(u.float(), v.float(), None if keys is None else keys.float())
 
 
-def _edit_set(card: Mapping[str, Any]) -> EditSet:
+def edit_set_of(card: Mapping[str, Any]) -> EditSet:
+    """Return the set that an edit's card names.
+
+    Raises:
+        EditCardError, FactError, KeyError, TypeError, ValueError: The card is malformed.
+    """
     if card["method"] not in METHODS:
         raise EditCardError(f"'{card['method']}' is no method")
     layers = tuple(int(layer) for layer in card["layers"])

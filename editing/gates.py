@@ -65,6 +65,8 @@ class Limits:
     neighbours: float = 0.95
 
 
+GATES = tuple(Limits.__dataclass_fields__)
+"""The names of the gates."""
 AT_LEAST = ("denominator", "neighbours")
 """Gates whose figure must not be below its limit; the others' must not be above."""
 
