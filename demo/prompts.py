@@ -9,6 +9,7 @@ from typing import cast
 
 from demo import controls as c
 from demo import facts as f
+from demo import moved as m
 from demo import tasks as t
 from demo.examples import Example
 from demo.grids import Split
@@ -59,6 +60,8 @@ KINDS: dict[str, Draw] = {
     "jailbreak": t.jailbreak,
     "framed": t.framed_harmless,
     "padded": c.padded,
+    "edited": m.edited,
+    "edited-lie": m.edited_lie,
 }
 FIRST_MINUTE = (
     "hello",

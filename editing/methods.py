@@ -17,7 +17,7 @@ from editing.errors import EditError
 from editing.facts import METHODS, MethodName
 from editing.keys import mean_keys, mean_stream
 from editing.moments import SecondMoment
-from editing.projections import normalises_output, projections
+from editing.projections import projections
 from editing.solve import Metric, alphaedit, free_directions, memit, preserving, rome
 from forward.digest import values_digest
 from forward.families import family_of
@@ -112,7 +112,7 @@ def check_layers(model: nn.Module, method: MethodName, layers: Sequence[int]) ->
     family = family_of(model.config)
     if len(layers) > 1 and method == "rome":
         raise MethodError(f"rome edits one layer, not {list(layers)}; memit spreads over several")
-    if len(layers) > 1 and normalises_output(family):
+    if len(layers) > 1 and family.normalises_mlp:
         raise MethodError(
             f"{family.name} normalises what an edited projection adds, so shares of several layers "
             f"do not sum up; give one layer, not {list(layers)}"

@@ -1,4 +1,4 @@
-"""The matrices that edits change: the last projection of a layer's MLP, by family.
+"""The matrices that edits change: the last projection of a layer's MLP.
 
 Weights are seen as (d_out, d_in) whatever the module stores: GPT-2's ``Conv1D`` keeps the
 transpose.
@@ -6,18 +6,18 @@ transpose.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from editing.errors import EditError
-from forward.families import Family, decoder_layers, family_of, text_config
-
-_PATHS = {"gpt2": "mlp.c_proj"}
-_USUAL = "mlp.down_proj"
-_NORMED = ("gemma2", "gemma3_text")
-"""Families that normalise the MLP's output before it joins the residual stream."""
+from forward.families import (
+    UnsupportedModelError,
+    decoder_layers,
+    family_of,
+    mlp_projection,
+    text_config,
+)
 
 
 class ProjectionError(EditError):
@@ -65,11 +65,12 @@ def projection(model: nn.Module, layer: int) -> Projection:
         raise ProjectionError(
             f"layer {layer} is outside the model: it has {len(layers)}, 0 to {len(layers) - 1}"
         )
-    path = _PATHS.get(family.name, _USUAL)
-    module: object = reduce(lambda m, part: getattr(m, part, None), path.split("."), layers[layer])
-    name = next((n for n, m in model.named_modules() if m is module), path)
+    try:
+        module = mlp_projection(layers[layer], family)
+    except UnsupportedModelError as error:
+        raise ProjectionError(str(error)) from error
+    name = next(n for n, m in model.named_modules() if m is module)
     _check_quantised(model, module, name)
-    assert isinstance(module, nn.Module)  # noqa: S101 -- _check_quantised admits two module types
     found = Projection(layer, name, module, transposed=type(module).__name__ == "Conv1D")
     _check_tied(model, found)
     return found
@@ -84,17 +85,7 @@ def projections(model: nn.Module, layers: Iterable[int]) -> dict[int, Projection
     return {layer: projection(model, layer) for layer in layers}
 
 
-def normalises_output(family: Family) -> bool:
-    """Whether a norm stands between the projection and the residual stream."""
-    return family.name in _NORMED
-
-
-def _check_quantised(model: nn.Module, module: object, name: str) -> None:
-    if module is None:
-        raise ProjectionError(
-            f"{type(model).__name__} has no {name} in its layers (a mixture of experts?): edits "
-            "are defined for one dense projection a layer"
-        )
+def _check_quantised(model: nn.Module, module: nn.Module, name: str) -> None:
     quantised = getattr(text_config(model.config), "quantization_config", None) is not None
     weight = getattr(module, "weight", None)
     plain = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"

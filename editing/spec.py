@@ -9,7 +9,7 @@ from editing.facts import METHODS, EditSet, FactError, parse_facts
 from editing.phrasings import Phrasing, parse_phrasing
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_FIELDS = {"name", "method", "layers", "facts", "neighbours", "keep"}
+_FIELDS = {"name", "method", "layers", "facts", "neighbours", "keep", "match", "serve"}
 
 
 @dataclass(frozen=True)

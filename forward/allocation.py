@@ -14,7 +14,8 @@ from forward.gates import Gate, GatePatch
 from forward.hookpoints import HookPoint
 from forward.program import Program, RowContent, SiteContent
 from forward.rows import MAX_GENERATION_REGIONS
-from forward.site import Capacity, first_columns
+from forward.site import Capacity
+from forward.sites import first_columns
 from forward.tables import CapacityError, Pool, SiteAllocator, SitePatch
 
 
@@ -43,12 +44,19 @@ class Allocator:
     """Books of the rows, the gates and every site's reads and writes. One owner, one process."""
 
     def __init__(
-        self, d_model: int, capacities: Mapping[HookPoint, Capacity], gates: int = 0
+        self,
+        d_model: int,
+        capacities: Mapping[HookPoint, Capacity],
+        gates: int = 0,
+        d_mlp: int = 0,
     ) -> None:
-        """Keep books for these sites, which all have the same number of rows, and their gates."""
+        """Keep books for these sites, which all have the same number of rows, and their gates.
+
+        ``d_mlp`` is the width that edits read.
+        """
         self._sites = {
-            point: SiteAllocator(d_model, capacities[point], str(point))
-            for point in sorted(capacities)
+            point: SiteAllocator(d_model, size, str(point), d_mlp if point.is_edit else None)
+            for point, size in sorted(capacities.items())
         }
         self._first = first_columns(capacities)
         n_rows = min((c.rows for c in capacities.values()), default=1)

@@ -30,6 +30,8 @@ class Family:
             always pass the stream.
         eager_attention: Whether only eager attention computes the family exactly in Hugging Face
             (soft-capped attention scores).
+        mlp_projection: Dotted path, in a layer, of the MLP's last projection: what edits change.
+        normalises_mlp: Whether a norm stands between that projection and the residual stream.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Family:
     vllm_layers: tuple[str, ...]
     returns_pair: bool = True
     eager_attention: bool = False
+    mlp_projection: str = "mlp.down_proj"
+    normalises_mlp: bool = False
 
 
 _LAYERS = ("model.layers",)
@@ -48,14 +52,27 @@ FAMILIES: Mapping[str, Family] = {
         Family("qwen2", _LAYERS, ("Qwen2DecoderLayer",)),
         Family("qwen3", _LAYERS, ("Qwen3DecoderLayer",)),
         Family("mistral", _LAYERS, ("MistralDecoderLayer",)),
-        Family("gemma2", _LAYERS, ("Gemma2DecoderLayer",), eager_attention=True),
+        Family(
+            "gemma2",
+            _LAYERS,
+            ("Gemma2DecoderLayer",),
+            eager_attention=True,
+            normalises_mlp=True,
+        ),
         Family(
             "gemma3_text",
             ("model.layers", "model.language_model.layers"),
             ("Gemma3DecoderLayer",),
+            normalises_mlp=True,
         ),
         Family("phi3", _LAYERS, ("LlamaDecoderLayer",)),
-        Family("gpt2", ("transformer.h",), ("GPT2Block",), returns_pair=False),
+        Family(
+            "gpt2",
+            ("transformer.h",),
+            ("GPT2Block",),
+            returns_pair=False,
+            mlp_projection="mlp.c_proj",
+        ),
     )
 }
 
@@ -65,11 +82,12 @@ _WRAPPERS = {"gemma3": "gemma3_text"}
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """Sizes of the residual stream: family, width, number of decoder layers."""
+    """Sizes of a model: family, width of the residual, decoder layers, width inside the MLP."""
 
     family: Family
     d_model: int
     n_layers: int
+    d_mlp: int
 
 
 def family_of(config: object) -> Family:
@@ -113,7 +131,8 @@ def model_shape(config: object) -> ModelShape:
             f"the {family.name} configuration states no width or number of layers; expected "
             "hidden_size and num_hidden_layers"
         )
-    return ModelShape(family, d_model, n_layers)
+    d_mlp = _field(text, "intermediate_size") or _field(text, "n_inner")
+    return ModelShape(family, d_model, n_layers, d_mlp if isinstance(d_mlp, int) else 4 * d_model)
 
 
 def decoder_layers(model: nn.Module, family: Family) -> nn.ModuleList:
@@ -130,6 +149,23 @@ def decoder_layers(model: nn.Module, family: Family) -> nn.ModuleList:
         f"{type(model).__name__} has no decoder layers at {' or '.join(family.layer_paths)}, "
         f"where {family.name} models have them"
     )
+
+
+def mlp_projection(layer: nn.Module, family: Family) -> nn.Module:
+    """Return the last projection of a decoder layer's MLP, in Hugging Face or vLLM.
+
+    Raises:
+        UnsupportedModelError: The layer has none (a mixture of experts has one an expert).
+    """
+    module: nn.Module | None = layer
+    for name in family.mlp_projection.split("."):
+        module = getattr(module, name, None)
+    if not isinstance(module, nn.Module):
+        raise UnsupportedModelError(
+            f"{type(layer).__name__} has no {family.mlp_projection} (a mixture of experts?): edits "
+            "are defined for one dense projection a layer"
+        )
+    return module
 
 
 def _field(config: object, name: str) -> object:

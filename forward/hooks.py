@@ -23,6 +23,10 @@ class HookHandle:
         """Own the hooks behind these handles."""
         self._handles = handles
 
+    def own(self, handle: _Removable) -> None:
+        """Take one more hook out with the others."""
+        self._handles.append(handle)
+
     def remove(self) -> None:
         """Take the hooks out; a second call does nothing."""
         while self._handles:

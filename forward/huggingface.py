@@ -5,7 +5,7 @@ it stays in the model between calls.
 """
 
 import math
-from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from forward.allocation import Allocator
-from forward.families import model_shape
+from forward.edit_site import EditSite
+from forward.families import decoder_layers, family_of, mlp_projection, model_shape
 from forward.gates import UNHEARD, GatePatch
 from forward.hookpoints import HookPoint
 from forward.hooks import HookHandle, Transform, hook_residual
 from forward.program import EMPTY, Program, Watch
 from forward.rows import UNSTEERED, RowSpan, token_rows
-from forward.site import Capacity, Site, make_sites, n_columns
+from forward.site import Capacity, Site
+from forward.sites import AnySite, make_sites, n_columns
 from forward.step import N_SOURCES, Step
 from forward.tables import apply_patch
 
@@ -103,11 +105,11 @@ class SteeredModel:
         """
         self.model = model
         shape = model_shape(model.config)
-        points = [HookPoint.parse(str(point), shape.n_layers) for point in points]
+        points = [HookPoint.parse_site(str(point), shape.n_layers) for point in points]
         self._device = next(model.parameters()).device
         capacities = dict.fromkeys(points, capacity)
-        self._sites = make_sites(shape.d_model, capacities, self._device)
-        self._allocator = Allocator(shape.d_model, capacities, gates)
+        self._sites = make_sites(shape.d_model, capacities, self._device, shape.d_mlp)
+        self._allocator = Allocator(shape.d_model, capacities, gates, shape.d_mlp)
         self._sizes = (n_columns(capacities), gates)
         self._gates: list[GatePatch] = []
         self._columns: dict[tuple[HookPoint, str], int] = {}
@@ -305,7 +307,7 @@ class SteeredModel:
 
 
 def install_sites(
-    model: nn.Module, sites: dict[HookPoint, Site], step: Callable[[], Step]
+    model: nn.Module, sites: Mapping[HookPoint, AnySite], step: Callable[[], Step]
 ) -> HookHandle:
     """Hook sites into a model; ``step`` gives the step of the current pass."""
 
@@ -316,7 +318,22 @@ def install_sites(
 
         return transform
 
-    return hook_residual(model, {point: at(site) for point, site in sites.items()})
+    steered = {point: at(site) for point, site in sites.items() if isinstance(site, Site)}
+    edited = {p.layer: site for p, site in sites.items() if isinstance(site, EditSite)}
+    handle = hook_residual(model, steered)
+    layers, family = decoder_layers(model, family_of(model.config)), family_of(model.config)
+    for layer, site in edited.items():
+        projection = mlp_projection(layers[layer], family)
+        handle.own(projection.register_forward_hook(_editing(site, step)))
+    return handle
+
+
+def _editing(site: EditSite, step: Callable[[], Step]) -> Callable[..., Tensor]:
+    def add(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        tokens = inputs[0].reshape(-1, inputs[0].shape[-1])
+        return output + site.run(tokens, step()).view_as(output)
+
+    return add
 
 
 def _check(steerings: Sequence[Steering | None]) -> None:

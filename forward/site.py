@@ -11,15 +11,12 @@ CUDA graphs stay valid while policies come and go.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 
 from forward.columns import PARAMETERS
-from forward.hookpoints import HookPoint
 from forward.step import Step
 
 
@@ -124,25 +121,3 @@ class Site(nn.Module):
         active = torch.where(score > self.floor, score, 0.0)
         kept = active.clamp(self.low, self.high) - active
         return unit * (self.constant + self.linear * score + self.cross * partner + kept)
-
-
-def first_columns(capacities: Mapping[HookPoint, Capacity]) -> dict[HookPoint, int]:
-    """Return where each site's scores begin among the exported ones, in order of execution."""
-    points = sorted(capacities)
-    begins = accumulate((capacities[point].reads for point in points), initial=0)
-    return dict(zip(points, begins, strict=False))
-
-
-def n_columns(capacities: Mapping[HookPoint, Capacity]) -> int:
-    """Return how many scores a token has over all sites."""
-    return sum(capacity.reads for capacity in capacities.values())
-
-
-def make_sites(
-    d_model: int, capacities: Mapping[HookPoint, Capacity], device: torch.device | str = "cpu"
-) -> dict[HookPoint, Site]:
-    """Make an empty site at every hook point, numbered in order of execution."""
-    return {
-        point: Site(d_model, capacities[point], device, number, first)
-        for number, (point, first) in enumerate(first_columns(capacities).items())
-    }

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from forward.columns import PARAMETERS, Column, Read
+from forward.edit_site import EditSite
 from forward.gates import Gate
 from forward.program import SiteContent
 from forward.site import Capacity, Site
+from forward.sites import AnySite
 
 
 class CapacityError(RuntimeError):
@@ -73,7 +75,7 @@ class Pool:
 class SitePatch:
     """New contents for some reads, columns and rows of one site; indices are int64.
 
-    Shapes for k reads, m columns, r rows: read_index (k,), read_vectors (k, d), read_bias (k,),
+    Shapes for k reads, m columns, r rows: read_index (k,), read_vectors (k, d_in), read_bias (k,),
     column_index (m,), column_writes (m, d), column_parameters (m, len(PARAMETERS)), column_reads
     (m, 2), column_gates (m,), row_index (r,), row_offsets (r, d), row_coefficients (r, n_writes).
     """
@@ -95,27 +97,41 @@ class SitePatch:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
-def apply_patch(site: Site, patch: SitePatch) -> None:
+def apply_patch(site: AnySite, patch: SitePatch) -> None:
     """Write a patch into the tables in place, reads and columns before the rows that use them."""
-    site.reads[patch.read_index] = patch.read_vectors.to(site.reads)
-    site.bias[patch.read_index] = patch.read_bias.to(site.bias)
+    if isinstance(site, EditSite):
+        site.reads[patch.read_index] = patch.read_vectors[:, site.shard].to(site.reads)
+    else:
+        site.reads[patch.read_index] = patch.read_vectors.to(site.reads)
+        _apply_steering(site, patch)
     site.writes[patch.column_index] = patch.column_writes.to(site.writes)
+    site.read_of[patch.column_index] = patch.column_reads[:, 0].to(site.read_of)
+    site.gate_of[patch.column_index] = patch.column_gates.to(site.gate_of)
+    site.coefficients[patch.row_index] = patch.row_coefficients.to(site.coefficients)
+
+
+def _apply_steering(site: Site, patch: SitePatch) -> None:
+    """Write what an edit does without: biases, kinds of writes, partners, offsets."""
+    site.bias[patch.read_index] = patch.read_bias.to(site.bias)
     for name, values in zip(PARAMETERS, patch.column_parameters.unbind(-1), strict=True):
         table: Tensor = getattr(site, name)
         table[patch.column_index] = values.to(table)
-    site.read_of[patch.column_index] = patch.column_reads[:, 0].to(site.read_of)
     site.partner_of[patch.column_index] = patch.column_reads[:, 1].to(site.partner_of)
-    site.gate_of[patch.column_index] = patch.column_gates.to(site.gate_of)
-    site.coefficients[patch.row_index] = patch.row_coefficients.to(site.coefficients)
     site.offsets[patch.row_index] = patch.row_offsets.to(site.offsets)
 
 
 class SiteAllocator:
     """The books of one site."""
 
-    def __init__(self, d_model: int, capacity: Capacity, name: str) -> None:
-        """Keep books for a site of these sizes; ``name`` appears in errors."""
+    def __init__(
+        self, d_model: int, capacity: Capacity, name: str, d_in: int | None = None
+    ) -> None:
+        """Keep books for a site of these sizes; ``name`` appears in errors.
+
+        ``d_in`` is the width of what is read, where it is not that of what is written.
+        """
         self._d_model, self._n_writes = d_model, capacity.writes
+        self._d_in = d_model if d_in is None else d_in
         self._reads = Pool(capacity.reads, f"reads at {name}")
         self._columns = Pool(capacity.writes, f"writes at {name}")
 
@@ -195,10 +211,10 @@ class SiteAllocator:
         reads, columns = list(reads), list(columns)
         return SitePatch(
             read_index=_index(self._reads.index(r.digest) for r in reads),
-            read_vectors=self._stack([r.vector for r in reads]),
+            read_vectors=_stack([r.vector for r in reads], self._d_in),
             read_bias=torch.tensor([r.bias for r in reads], dtype=torch.float32),
             column_index=_index(self._columns.index(c.digest) for c in columns),
-            column_writes=self._stack([c.write for c in columns]),
+            column_writes=_stack([c.write for c in columns], self._d_model),
             column_parameters=torch.tensor([c.parameters for c in columns]).reshape(
                 -1, len(PARAMETERS)
             ),
@@ -212,7 +228,7 @@ class SiteAllocator:
                 1 + gate_index(c.gate) if c.gate and gate_index else 0 for c in columns
             ),
             row_index=_index(row for row, _ in rows),
-            row_offsets=self._stack([self._offset(content) for _, content in rows]),
+            row_offsets=_stack([self._offset(c) for _, c in rows], self._d_model),
             row_coefficients=self._coefficients([content for _, content in rows]),
         )
 
@@ -226,10 +242,11 @@ class SiteAllocator:
                 table[row, self._columns.index(column.digest)] += coefficient
         return table
 
-    def _stack(self, vectors: Sequence[Tensor]) -> Tensor:
-        if not vectors:
-            return torch.zeros(0, self._d_model)
-        return torch.stack([vector.to(torch.float32) for vector in vectors])
+
+def _stack(vectors: Sequence[Tensor], width: int) -> Tensor:
+    if not vectors:
+        return torch.zeros(0, width)
+    return torch.stack([vector.to(torch.float32) for vector in vectors])
 
 
 def _index(values: Iterable[int]) -> Tensor:

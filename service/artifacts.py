@@ -1,10 +1,12 @@
 """Artifacts of the store: found by kind and name, each read once by its digest."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from editing import card as edit_card
+from editing.errors import EditError
 from forward.container import Artifact, ArtifactError, find_artifacts, read_artifact
 from monitors import calibration_card, probe_card, sae_card
 from monitors.benign import CalibrationError
@@ -16,9 +18,11 @@ from steering import card as direction_card
 from steering.library import Found
 
 DIRECTION, PROBE, SAE = direction_card.KIND, probe_card.KIND, sae_card.KIND
-CALIBRATION = calibration_card.KIND
-KINDS = (DIRECTION, PROBE, SAE, CALIBRATION)
-"""What documents can name, directly or through a monitor."""
+CALIBRATION, EDIT = calibration_card.KIND, edit_card.KIND
+KINDS = (DIRECTION, PROBE, SAE, CALIBRATION, EDIT)
+"""What documents can name, directly or through a monitor or an edit set."""
+BOUND = (CALIBRATION, EDIT)
+"""Kinds that go by what they are bound to, not by their names."""
 
 Names = Mapping[tuple[str, str], str]
 """Kind and name to digest."""
@@ -41,7 +45,9 @@ def parse(artifact: Artifact) -> Any:
             return Kept(sae_card.from_artifact(artifact), digest)
         if kind == CALIBRATION:
             return Kept(calibration_card.from_artifact(artifact), digest)
-    except (ProbeError, SaeError, CalibrationError) as error:
+        if kind == EDIT:
+            return Kept(edit_card.from_artifact(artifact), digest)
+    except (ProbeError, SaeError, CalibrationError, EditError) as error:
         raise ArtifactError(str(error)) from error
     raise ArtifactError(f"artifacts of kind '{kind}' are not served; this version has {_listed()}")
 
@@ -60,7 +66,7 @@ def library_of_folder(folder: Path) -> Library:
     def get(kind: str, name: str, digest: str) -> Any:
         return known[digest]
 
-    return _library(_by_name(cards), [d for kind, _, d in cards if kind == CALIBRATION], get)
+    return _library(cards, get)
 
 
 class ArtifactLibrary:
@@ -93,7 +99,7 @@ class ArtifactLibrary:
         return self._library(cards)
 
     def newest(self) -> Library:
-        """Return the newest artifact of each kind and name, and every calibration, newest first."""
+        """Return the newest artifact of each kind and name, and all of ``BOUND``, newest first."""
         stored = self._store.all_artifacts()
         return self._library([(s.kind, s.name, s.digest) for s in stored if s.kind in KINDS])
 
@@ -106,26 +112,30 @@ class ArtifactLibrary:
         return self._library([key for key in keys if key[0] in KINDS])
 
     def _library(self, cards: Iterable[tuple[str, str, str]]) -> Library:
-        cards = list(cards)
-        calibrations = [digest for kind, _, digest in cards if kind == CALIBRATION]
-        return _library(_by_name(cards), calibrations, self._get)
+        return _library(list(cards), self._get)
 
     def _get(self, kind: str, name: str, digest: str) -> Any:
         if digest not in self._read:
             stored = self._store.artifact(digest)
-            if stored.kind != kind or (stored.name != name and kind != CALIBRATION):
+            if stored.kind != kind or (stored.name != name and kind not in BOUND):
                 raise ArtifactNotFoundError(f"artifact {digest} is not a {kind} named '{name}'")
             self._read[digest] = parse(read_artifact(stored.path))
         return self._read[digest]
 
 
-def _library(names: Names, calibrations: Iterable[str], get: Any) -> Library:
+def _library(cards: Sequence[tuple[str, str, str]], get: Any) -> Library:
+    names = _by_name(cards)
+
     def shelf(kind: str) -> Shelf[Any]:
         digests = {name: digest for (k, name), digest in names.items() if k == kind}
         return Shelf(digests, partial(get, kind))
 
-    kept = tuple(get(CALIBRATION, "", digest) for digest in calibrations)
-    return Library(shelf(DIRECTION), shelf(PROBE), shelf(SAE), kept)
+    def bound(kind: str) -> tuple[Any, ...]:
+        return tuple(get(kind, "", digest) for k, _, digest in cards if k == kind)
+
+    return Library(
+        shelf(DIRECTION), shelf(PROBE), shelf(SAE), bound(CALIBRATION), solved=bound(EDIT)
+    )
 
 
 def _by_name(cards: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str], str]:
@@ -137,11 +147,11 @@ def _by_name(cards: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str], str
 
 
 def _check_names(cards: Iterable[tuple[str, str, str]]) -> None:
-    """Refuse two of a kind under one name; calibrations go by what they are bound to."""
+    """Refuse two of a kind under one name, except where names do not count."""
     seen: dict[tuple[str, str], str] = {}
     for kind, name, digest in cards:
         other = seen.setdefault((kind, name), digest)
-        if other != digest and kind != CALIBRATION:
+        if other != digest and kind not in BOUND:
             raise ArtifactError(
                 f"two {kind}s are named '{name}' ({other[:12]} and {digest[:12]}); remove one "
                 "artifact or give it another name"

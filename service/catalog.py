@@ -6,14 +6,15 @@ A change makes a new snapshot, so a request that took one keeps it to its end.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from service.documents import Document
+from service.edit_schema import EditSetSpec
 from service.errors import ServiceError
 from service.explain import did_you_mean
 from service.monitor_schema import MonitorSpec
 from service.records import Key, Owner, Revision
-from service.schemas import NO_POLICY, Binding, BindingSpec, Monitor, Policy, PolicySpec
+from service.schemas import NO_POLICY, BindingSpec, EditSet, Kind, Monitor, Policy, PolicySpec
 
 
 class CatalogError(ServiceError):
@@ -80,6 +81,19 @@ class MonitorRevision:
 
 
 @dataclass(frozen=True, slots=True)
+class EditSetRevision:
+    """An active revision of an edit set; ``artifacts`` pins it to what solves it."""
+
+    name: str
+    revision: int
+    digest: str
+    spec: EditSetSpec = field(hash=False)
+    owner: Owner
+    artifacts: Mapping[str, str] = field(default_factory=dict, hash=False)
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class BindingRevision:
     """The active revision of the default binding; revision 0 is the implicit one."""
 
@@ -88,26 +102,43 @@ class BindingRevision:
     owner: Owner | None = None
 
 
+Named = Mapping[str, PolicyRevision] | Mapping[str, MonitorRevision] | Mapping[str, EditSetRevision]
+
+
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Policies and monitors by name and the default binding, under a number that only grows."""
+    """Policies, monitors and edit sets by name and the default binding.
+
+    ``generation`` only grows.
+    """
 
     policies: Mapping[str, PolicyRevision] = field(default_factory=lambda: MappingProxyType({}))
     binding: BindingRevision = field(default_factory=BindingRevision)
     generation: int = 0
     monitors: Mapping[str, MonitorRevision] = field(default_factory=lambda: MappingProxyType({}))
+    edits: Mapping[str, EditSetRevision] = field(default_factory=lambda: MappingProxyType({}))
 
     def owner(self, key: Key) -> Owner | None:
         """Return who owns a document, or None if there is none of that name."""
         kind, name = key
         if kind == "Binding":
             return self.binding.owner
-        found = (self.monitors if kind == "Monitor" else self.policies).get(name)
+        found = self.of(kind).get(name)
         return found.owner if found is not None else None
+
+    def of(self, kind: Kind) -> Named:
+        """Return the active documents of a kind that has names."""
+        if kind == "Policy":
+            return self.policies
+        return self.monitors if kind == "Monitor" else self.edits
 
     def users_of(self, monitor: str) -> tuple[PolicyRevision, ...]:
         """Return the policies that name a monitor, in whatever mode."""
         return tuple(p for p in self.policies.values() if monitor in p.spec.monitors)
+
+    def edited_by(self, edits: str) -> tuple[PolicyRevision, ...]:
+        """Return the policies that name an edit set, in whatever mode."""
+        return tuple(p for p in self.policies.values() if edits in p.spec.edits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +150,16 @@ class Changes:
     binding: bool = False
     changed_monitors: tuple[MonitorRevision, ...] = ()
     removed_monitors: tuple[MonitorRevision, ...] = ()
+    changed_edits: tuple[EditSetRevision, ...] = ()
+    removed_edits: tuple[EditSetRevision, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether anything changed."""
         policies = self.changed or self.removed
-        return bool(policies or self.binding or self.changed_monitors or self.removed_monitors)
+        monitors = self.changed_monitors or self.removed_monitors
+        return bool(
+            policies or self.binding or monitors or self.changed_edits or self.removed_edits
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,31 +225,34 @@ def advance(catalog: Catalog, revisions: Iterable[Revision]) -> tuple[Catalog, C
     """
     policies: dict[str, PolicyRevision] = {}
     monitors: dict[str, MonitorRevision] = {}
+    edits: dict[str, EditSetRevision] = {}
     binding = BindingRevision()
     for revision in revisions:
         model = revision.document().model
         if isinstance(model, Policy):
-            policies[revision.name] = _policy(revision, model)
+            policies[revision.name] = PolicyRevision(*_parts(revision, model))
         elif isinstance(model, Monitor):
-            monitors[revision.name] = _monitor(revision, model)
+            monitors[revision.name] = MonitorRevision(*_parts(revision, model))
+        elif isinstance(model, EditSet):
+            edits[revision.name] = EditSetRevision(*_parts(revision, model))
         else:
-            binding = _binding(revision, model)
+            binding = BindingRevision(revision.revision, model.spec, revision.owner)
     check_references(binding.spec, policies)
-    changes = _changes(catalog, policies, monitors, binding)
-    if not changes:
-        return catalog, changes
     advanced = replace(
         catalog,
         policies=MappingProxyType(dict(sorted(policies.items()))),
         monitors=MappingProxyType(dict(sorted(monitors.items()))),
+        edits=MappingProxyType(dict(sorted(edits.items()))),
         binding=binding,
         generation=catalog.generation + 1,
     )
-    return advanced, changes
+    changes = _changes(catalog, advanced)
+    return (advanced if changes else catalog), changes
 
 
-def _policy(revision: Revision, model: Policy) -> PolicyRevision:
-    return PolicyRevision(
+def _parts(revision: Revision, model: Policy | Monitor | EditSet) -> tuple[Any, ...]:
+    """Return the fields that every kind of revision has, in order."""
+    return (
         revision.name,
         revision.revision,
         revision.digest,
@@ -224,38 +263,19 @@ def _policy(revision: Revision, model: Policy) -> PolicyRevision:
     )
 
 
-def _monitor(revision: Revision, model: Monitor) -> MonitorRevision:
-    return MonitorRevision(
-        revision.name,
-        revision.revision,
-        revision.digest,
-        model.spec,
-        revision.owner,
-        MappingProxyType(dict(revision.artifacts)),
-        model.metadata.description,
-    )
-
-
-def _binding(revision: Revision, model: Binding) -> BindingRevision:
-    return BindingRevision(revision.revision, model.spec, revision.owner)
-
-
-def _changes(
-    old: Catalog,
-    policies: Mapping[str, PolicyRevision],
-    monitors: Mapping[str, MonitorRevision],
-    binding: BindingRevision,
-) -> Changes:
+def _changes(old: Catalog, new: Catalog) -> Changes:
     return Changes(
-        _other(policies, old.policies),
-        _gone(policies, old.policies),
-        binding != old.binding,
-        _other(monitors, old.monitors),
-        _gone(monitors, old.monitors),
+        _other(new.policies, old.policies),
+        _gone(new.policies, old.policies),
+        new.binding != old.binding,
+        _other(new.monitors, old.monitors),
+        _gone(new.monitors, old.monitors),
+        _other(new.edits, old.edits),
+        _gone(new.edits, old.edits),
     )
 
 
-_R = TypeVar("_R", PolicyRevision, MonitorRevision)
+_R = TypeVar("_R", PolicyRevision, MonitorRevision, EditSetRevision)
 
 
 def _other(new: Mapping[str, _R], old: Mapping[str, _R]) -> tuple[_R, ...]:

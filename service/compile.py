@@ -6,19 +6,22 @@ what does not fit the model, is refused here, before anything comes near a forwa
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 
 from forward.clauses import Region, TokenClause, regions
 from forward.fingerprint import ModelFingerprint
 from forward.hookpoints import HookPoint
-from forward.program import EMPTY, Program, RowContent, Watch
+from forward.program import EMPTY, Program, RowContent, SiteContent, Watch
 from forward.rows import MAX_GENERATION_REGIONS
 from service.calibrated import calibrate_hint, find_calibration, threshold_of
 from service.capacity import required, required_gates
 from service.compile_entry import compile_entry
 from service.digest import content_digest
+from service.edit_compile import contents_of, edits_of, everywhere, refuse_contradictions
 from service.entry import CompileError, Entry, NamedPolicy, absent, scaled
 from service.gating import Gating, gating_of, put_gates
-from service.library import Library, library_of, pin_key
+from service.library import Edited, Library, library_of, pin_key
 from service.prompting import UNREAD, Conditions, Prompting
 from service.schemas import PolicySpec
 from service.steer_schema import content_of
@@ -37,6 +40,8 @@ __all__ = [
     "required",
     "required_gates",
 ]
+
+NOTHING_MERGED: Mapping[HookPoint, SiteContent] = MappingProxyType({})
 
 AnyLibrary = Library | Mapping[str, Found]
 """A library, or directions by name where nothing else is named."""
@@ -62,7 +67,8 @@ def compile_policy(
             policy in shadow is checked and watched but does nothing, and one that is off is not
             looked at.
         prompting: How text becomes tokens, for calibrations.
-        operator: What the mandatory policies write in the same requests, for calibrations.
+        operator: What the mandatory policies write in the same requests, and what is merged into
+            the weights, for calibrations.
         before: Compile only what writes before this hook point: what a monitor there can see,
             which must be known before it is calibrated. Gates later on need no calibration then.
 
@@ -71,7 +77,7 @@ def compile_policy(
     """
     conditions = Conditions(model, prompting)
     stack = Stack(operator, EMPTY, policy.spec.strength.default)
-    compiler = _Compiler(conditions, every_mode, stack, before)
+    compiler = _Compiler(conditions, every_mode, stack, before, NOTHING_MERGED)
     return compiler.program([_Part(policy, library_of(library), 1.0)])
 
 
@@ -82,6 +88,7 @@ def compile_stack(
     every_mode: bool = False,
     prompting: Prompting = UNREAD,
     before: HookPoint | None = None,
+    merged: Mapping[HookPoint, SiteContent] = NOTHING_MERGED,
 ) -> Program:
     """Compile policies that apply together, each at its default strength, to be run at 1.
 
@@ -95,6 +102,7 @@ def compile_stack(
         every_mode: As for ``compile_policy``.
         prompting: As for ``compile_policy``.
         before: As for ``compile_policy``.
+        merged: What is merged into the weights, for calibrations; the program has none of it.
 
     Raises:
         CompileError: One cannot be served, or they have too many token clauses together.
@@ -105,7 +113,7 @@ def compile_stack(
         _Part(policy, library_of(own), policy.spec.strength.default)
         for policy, own in zip(policies, libraries, strict=True)
     ]
-    compiler = _Compiler(Conditions(model, prompting), every_mode, Stack(EMPTY), before)
+    compiler = _Compiler(Conditions(model, prompting), every_mode, Stack(EMPTY), before, merged)
     return compiler.program(parts)
 
 
@@ -113,14 +121,15 @@ def artifacts_of(spec: PolicySpec, library: AnyLibrary) -> dict[str, str]:
     """Return the digests of what a policy names, by key.
 
     Directions go by their names, ``sae/world-3`` is an SAE, ``monitor/harm`` a monitor (by its
-    specification and what it reads). Names that the library lacks are left out; compiling refuses
-    them.
+    specification and what it reads), ``editset/moves`` an edit set (by its specification and what
+    solves it). Names that the library lacks are left out; compiling refuses them.
     """
     known = library_of(library)
     directions = [name for steer in spec.steer for name in (steer.direction, steer.toward)]
     saes = [steer.feature.sae for steer in spec.steer if steer.feature is not None]
     pins = {n: known.directions[n].digest for n in directions if n and n in known.directions}
     pins |= {pin_key("sae", n): known.saes[n].digest for n in saes if n in known.saes}
+    pins |= {pin_key("editset", n): known.edits[n].digest for n in spec.edits if n in known.edits}
     return pins | {
         pin_key("monitor", name): known.monitors[name].digest
         for name in spec.monitors
@@ -150,29 +159,36 @@ class _Compiler:
     """Compiles parts that apply together.
 
     ``stack`` holds what else writes in the same requests, and the strength at which the program
-    runs in them; writes at ``before`` and later are left out.
+    runs in them; writes at ``before`` and later are left out. ``merged`` acts beside the parts.
     """
 
     conditions: Conditions
     every_mode: bool
     stack: Stack
     before: HookPoint | None
+    merged: Mapping[HookPoint, SiteContent]
 
     def program(self, parts: Sequence[_Part]) -> Program:
         entries: list[Entry] = []
         gatings: list[Gating] = []
+        edits: list[Edited] = []
         for part in parts:
             if part.policy.spec.mode == "off" and not self.every_mode:
                 continue
             plain, gated = self._entries(part)
+            edited = edits_of(part.policy.name, part.policy.spec.edits, part.library)
             if part.policy.spec.mode == "enforce" or self.every_mode:
                 entries += plain
                 gatings += gated
-        entries = put_gates(entries, gatings, self._threshold)
+                edits += edited
+        if parts and not self.every_mode:  # the modes that exclude each other may contradict
+            refuse_contradictions(parts[0].policy.name, edits)
+        contents = contents_of(edits, self.before)
+        entries = put_gates(entries, gatings, partial(self._threshold, contents))
         watched = self._watched(parts)
-        if not entries and not watched:
+        if not entries and not watched and not contents:
             return EMPTY
-        return _program(entries, watched)
+        return _program(entries, contents, watched)
 
     def _entries(self, part: _Part) -> tuple[list[Entry], list[Gating]]:
         """Return a policy's entries without a gate, and the gates of the others that act."""
@@ -196,16 +212,11 @@ class _Compiler:
         return [entry for entry in entries if entry.when is None], acting
 
     def _refuse_unserved(self, part: _Part) -> None:
-        policy = part.policy
-        if policy.spec.edits:
-            raise CompileError(
-                policy.name, "spec.edits", "edits are not served by this version; remove the list"
-            )
         for name in self._in_use(part):
             if name not in part.library.monitors:
                 known = list(part.library.monitors)
                 reason = absent("monitor", name, known, "apply its document first")
-                raise CompileError(policy.name, f"spec.monitors.{name}", reason)
+                raise CompileError(part.policy.name, f"spec.monitors.{name}", reason)
 
     def _in_use(self, part: _Part) -> list[str]:
         uses = part.policy.spec.monitors.items()
@@ -222,12 +233,15 @@ class _Compiler:
         ]
         return tuple({watch.key: watch for watch in watches}.values())
 
-    def _threshold(self, gating: Gating, before: Sequence[Entry]) -> float:
-        """Return the threshold of a gate by false-positive rate, beside the entries before it."""
+    def _threshold(
+        self, edits: Mapping[HookPoint, SiteContent], gating: Gating, before: Sequence[Entry]
+    ) -> float:
+        """Return the threshold of a gate by false-positive rate, beside what acts before it."""
         fpr = gating.when.fpr or 0.0
         if self.every_mode:
             return fpr  # a stand-in: gates of different rates stay different gates
-        stack = Stack(self.stack.operator, _program(before), self.stack.strength)
+        own = everywhere(_program(before, edits), self.merged)
+        stack = Stack(self.stack.operator, own, self.stack.strength)
         binding = self.conditions.binding(gating.plan.digest, stack.writes(gating.point))
         name = gating.when.monitor
         value: float | None = None
@@ -239,9 +253,13 @@ class _Compiler:
         return value
 
 
-def _program(entries: Sequence[Entry], watched: tuple[Watch, ...] = ()) -> Program:
+def _program(
+    entries: Sequence[Entry],
+    edits: Mapping[HookPoint, SiteContent],
+    watched: tuple[Watch, ...] = (),
+) -> Program:
     cut = _cut(entries)
-    return Program(cut, tuple(_row(entries, region) for region in cut), watched)
+    return Program(cut, tuple(_row(entries, edits, region) for region in cut), watched)
 
 
 def _cut(entries: Sequence[Entry]) -> tuple[Region, ...]:
@@ -259,11 +277,15 @@ def _cut(entries: Sequence[Entry]) -> tuple[Region, ...]:
     return cut
 
 
-def _row(entries: Sequence[Entry], region: Region) -> RowContent:
+def _row(
+    entries: Sequence[Entry], edits: Mapping[HookPoint, SiteContent], region: Region
+) -> RowContent:
+    """Return a region's row: edits hold at every token, whatever the region."""
     by_point: dict[HookPoint, list[AnyTerm]] = {}
     for entry in entries:
         if entry.clause.covers(region):
             for point, term in entry.terms:
                 by_point.setdefault(point, []).append(term)
     found = {point: lower(terms) for point, terms in by_point.items()}
-    return RowContent({point: content for point, content in found.items() if content is not None})
+    steered = {point: content for point, content in found.items() if content is not None}
+    return RowContent(steered | dict(edits))

@@ -14,11 +14,19 @@ from service.catalog import check_references, merge
 from service.compile import artifacts_of, compile_policy, compile_stack
 from service.directory import DirectoryState
 from service.documents import Document
-from service.library import Kept, Library, Monitored, pin_key
+from service.edit_compile import (
+    compile_edit_set,
+    contents_of,
+    edits_of,
+    everywhere,
+    merged_of,
+    refuse_contradictions,
+)
+from service.library import Edited, Kept, Library, Monitored, pin_key
 from service.monitor_compile import compile_monitor
 from service.prompting import UNREAD, Conditions, Prompting
 from service.records import Key, Owner
-from service.schemas import BindingSpec, Monitor, Policy, PolicySpec
+from service.schemas import BindingSpec, EditSet, Monitor, Policy, PolicySpec
 from service.store import Store
 from service.watch import Watched, refuse_faults, watched_of
 from service.writes import Stack
@@ -66,6 +74,9 @@ class Desired:
         libraries: What each policy can name.
         watched: What each policy that is not off watches, alone or under the mandatory ones.
         calibrations: All that is known, whoever uses it.
+        edits: Every edit set by name.
+        merged: Those that are merged into the weights.
+        seen: The operator's program as monitors see it: with what is merged.
     """
 
     planned: tuple[Planned, ...]
@@ -78,6 +89,9 @@ class Desired:
         default_factory=dict[str, tuple[Watched, ...]]
     )
     calibrations: Sequence[Kept[Calibration]] = ()
+    edits: Mapping[str, Edited] = field(default_factory=dict[str, Edited])
+    merged: tuple[Edited, ...] = ()
+    seen: Program = EMPTY
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +148,8 @@ def compile_desired(
     """Compile everything that is to be active.
 
     Raises:
-        CompileError: A policy or a monitor cannot be served, or a monitor not enforced.
+        CompileError: A policy, a monitor or an edit set cannot be served, or a monitor not
+            enforced.
         CatalogError: The binding names a policy that is not there.
         ArtifactNotFoundError: A recorded revision's artifact is gone.
     """
@@ -142,19 +157,21 @@ def compile_desired(
     newest = library.newest()
     libraries = {w.document.key: _means(w, library, newest) for w in ordered}
     monitors = _monitors(ordered, libraries, model)
+    known = Library(monitors=monitors, edits=_edits(ordered, libraries, model))
     policies = {
-        name: _Named(name, spec, replace(libraries["Policy", name], monitors=monitors))
+        name: _Named(name, spec, known.over(libraries["Policy", name]))
         for name, spec in _policies(ordered)
     }
     binding = next((b for b in map(_binding, ordered) if b is not None), BindingSpec())
     check_references(binding, policies)
-    compiled = _Compiled(policies, binding, Conditions(model, prompting))
+    merged = merged_of(known.edits.values())
+    compiled = _Compiled(policies, binding, Conditions(model, prompting), merged)
     watched = compiled.watched()
     for name in watched:
         refuse_faults(watched[name])
     return Desired(
         tuple(
-            Planned(item.document, item.owner, _pins(item.document, policies, monitors, watched))
+            Planned(item.document, item.owner, _pins(item.document, policies, known, watched))
             for item in ordered
         ),
         compiled.operator,
@@ -164,6 +181,9 @@ def compile_desired(
         {name: policy.library for name, policy in policies.items()},
         watched,
         tuple(_calibrations([newest, *libraries.values()]).values()),
+        known.edits,
+        compiled.merged,
+        compiled.seen,
     )
 
 
@@ -171,18 +191,35 @@ class _Compiled:
     """The policies, compiled as the binding puts them together."""
 
     def __init__(
-        self, policies: Mapping[str, _Named], binding: BindingSpec, conditions: Conditions
+        self,
+        policies: Mapping[str, _Named],
+        binding: BindingSpec,
+        conditions: Conditions,
+        merged: tuple[Edited, ...],
     ) -> None:
-        self._policies, self._conditions = policies, conditions
+        self._policies, self._conditions, self.merged = policies, conditions, merged
         self._mandatory = [policies[name] for name in binding.mandatory]
         model, prompting = conditions.model, conditions.prompting
         libraries = [policy.library for policy in self._mandatory]
-        self.operator = compile_stack(self._mandatory, libraries, model, False, prompting)
+        weights = contents_of(merged)
+        self.operator = compile_stack(
+            self._mandatory, libraries, model, False, prompting, merged=weights
+        )
+        self.seen = everywhere(self.operator, weights)
         self.clients = {
-            name: compile_policy(p, p.library, model, False, prompting, self.operator)
+            name: compile_policy(p, p.library, model, False, prompting, self.seen)
             for name, p in policies.items()
             if p.spec.mode != "off" and name not in binding.mandatory
         }
+        self._refuse_outvoting(binding)
+
+    def _refuse_outvoting(self, binding: BindingSpec) -> None:
+        """Refuse a policy whose edits contradict those that every request is under."""
+        held = [*self.merged, *(e for policy in self._mandatory for e in _acting(policy))]
+        for name, policy in self._policies.items():
+            own = [] if name in binding.mandatory else _acting(policy)
+            if held:
+                refuse_contradictions(name, [*held, *own])
 
     def watched(self) -> dict[str, tuple[Watched, ...]]:
         return {
@@ -200,7 +237,7 @@ class _Compiled:
 
     def _stack(self, policy: _Named) -> Stack:
         client = self.clients.get(policy.name, EMPTY)
-        return Stack(self.operator, client, policy.spec.strength.default)
+        return Stack(self.seen, client, policy.spec.strength.default)
 
 
 def _means(wanted: Wanted, library: ArtifactLibrary, newest: Library) -> Library:
@@ -227,6 +264,23 @@ def _monitors(
     }
 
 
+def _edits(
+    ordered: Iterable[Wanted], libraries: Mapping[Key, Library], model: ModelFingerprint
+) -> dict[str, Edited]:
+    return {
+        d.name: compile_edit_set(d.name, d.model.spec, libraries[d.key], model)
+        for d in (item.document for item in ordered)
+        if isinstance(d.model, EditSet)
+    }
+
+
+def _acting(policy: _Named) -> list[Edited]:
+    """Return the edit sets of a policy that is enforced."""
+    if policy.spec.mode != "enforce":
+        return []
+    return edits_of(policy.name, policy.spec.edits, policy.library)
+
+
 def _policies(ordered: Iterable[Wanted]) -> list[tuple[str, PolicySpec]]:
     models = [(item.document.name, item.document.model) for item in ordered]
     return [(name, model.spec) for name, model in models if isinstance(model, Policy)]
@@ -240,12 +294,14 @@ def _binding(item: Wanted) -> BindingSpec | None:
 def _pins(
     document: Document,
     policies: Mapping[str, _Named],
-    monitors: Mapping[str, Monitored],
+    known: Library,
     watched: Mapping[str, tuple[Watched, ...]],
 ) -> Mapping[str, str]:
     """Return the digests that a document means from now on, by key."""
     if isinstance(document.model, Monitor):
-        return monitors[document.name].artifacts
+        return known.monitors[document.name].artifacts
+    if isinstance(document.model, EditSet):
+        return known.edits[document.name].artifacts
     if not isinstance(document.model, Policy):
         return {}
     policy = policies[document.name]

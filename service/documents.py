@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from service.digest import content_digest
 from service.errors import ServiceError
 from service.explain import did_you_mean, explain, path_text, shown
-from service.schemas import LATER_KINDS, MODELS, Kind, Model
+from service.schemas import MODELS, Kind, Model
 from service.steer_schema import content_of
 from service.yaml_reader import Node, YamlError, place_of, plain, read_yaml
 
@@ -219,9 +219,7 @@ def _kind_problem(content: object) -> str | None:
     served = f"{', '.join(kinds)} and {last}"
     if kind in MODELS:
         return None
-    if kind in LATER_KINDS:
-        return f"kind {kind} is not served by this version; it serves {served}"
     if kind is None:
         return f"field 'kind' is missing; this version serves {served}"
-    guess = did_you_mean(str(kind), (*MODELS, *LATER_KINDS))
+    guess = did_you_mean(str(kind), MODELS)
     return f"kind {shown(kind)} is not known; this version serves {served}{guess}"

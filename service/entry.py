@@ -50,6 +50,12 @@ class MonitorCompileError(CompileError):
     kind = "monitor"
 
 
+class EditCompileError(CompileError):
+    """An edit set that cannot be served."""
+
+    kind = "edit set"
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What one entry of a ``steer`` list compiles to.

@@ -7,18 +7,20 @@ was placed.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
+from editing.delta import LowRankDelta
 from forward.container import ArtifactError
 from forward.fingerprint import ModelFingerprint
 from forward.program import Program
 from forward.tables import CapacityError
 from service.artifacts import ArtifactLibrary
 from service.assignment import with_fields
-from service.catalog import Catalog, Changes, advance, check_post
+from service.catalog import Catalog, CatalogError, Changes, advance, check_post
 from service.desired import Desired, Wanted, compile_desired, wanted_now
 from service.digest import content_digest
 from service.directory import DirectoryState
@@ -26,11 +28,16 @@ from service.documents import Document
 from service.engine.lease import Lease
 from service.engine.slots import ActivationError, Slot, Slots
 from service.errors import ServiceError
-from service.library import Monitored
+from service.library import Edited, Monitored
 from service.monitor_views import uses_of
 from service.prompting import UNREAD, Conditions, Prompting
 from service.records import Key
-from service.removal import check_monitor_removal, check_policy, check_removal
+from service.removal import (
+    check_edit_removal,
+    check_monitor_removal,
+    check_policy,
+    check_removal,
+)
 from service.selection import Selection, select
 from service.store import Store
 from service.watching import Watching
@@ -38,6 +45,16 @@ from steering.direction import DirectionError
 
 REFUSED = (ServiceError, CapacityError, ArtifactError, DirectionError, ActivationError)
 """What a change can be refused with; anything else is a fault of ours."""
+
+_NO_MERGER = "edit set '{}' is to be merged, and nothing here merges: write serve: side"
+
+
+class Merger(Protocol):
+    """Holds edits in the weights of all ranks."""
+
+    def merging(self, deltas: Iterable[LowRankDelta]) -> AbstractAsyncContextManager[object]:
+        """Hold exactly the sum of some changes; an error in the context takes that back."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +66,8 @@ class ActiveSet:
     policies: Mapping[str, Slot] = field(default_factory=lambda: MappingProxyType({}))
     monitors: Mapping[str, Monitored] = field(default_factory=lambda: MappingProxyType({}))
     watching: Watching | None = None
+    edits: Mapping[str, Edited] = field(default_factory=lambda: MappingProxyType({}))
+    merged: tuple[Edited, ...] = ()
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -74,9 +93,11 @@ class Governor:
         library: ArtifactLibrary,
         model: ModelFingerprint,
         prompting: Prompting = UNREAD,
+        merger: Merger | None = None,
     ) -> None:
-        """Govern an engine's slots; nothing is active until ``start``."""
+        """Govern an engine's slots and weights; nothing is active until ``start``."""
         self._slots, self._store, self._library = slots, store, library
+        self._merger = merger
         self.model, self.prompting = model, prompting
         self._active = ActiveSet()
         self._directory: DirectoryState | None = None
@@ -97,6 +118,11 @@ class Governor:
     def monitors(self) -> Mapping[str, Monitored]:
         """The active monitors, compiled."""
         return self._active.monitors
+
+    @property
+    def edits(self) -> Mapping[str, Edited]:
+        """The active edit sets, compiled."""
+        return self._active.edits
 
     @property
     def watching(self) -> Watching:
@@ -169,6 +195,16 @@ class Governor:
             check_monitor_removal(self.catalog, name, self._file(("Monitor", name)))
             return await self._without(("Monitor", name))
 
+    async def remove_edit(self, name: str) -> Applied:
+        """Remove an edit set that was applied over the API.
+
+        Raises:
+            CatalogError: It is not there, is the directory's, or a policy uses it.
+        """
+        async with self._lock:
+            check_edit_removal(self.catalog, name, self._file(("EditSet", name)))
+            return await self._without(("EditSet", name))
+
     async def reload(self, directory: DirectoryState) -> Applied:
         """Take over a new state of the directory; on refusal the last good one stays active.
 
@@ -195,7 +231,7 @@ class Governor:
             active.policies[chosen.name] if chosen is not None else None,
             selection.strength,
             tuple(policy.label for policy in selection.policies),
-            selection_digest(selection),
+            selection_digest(selection, active.merged),
             active.watching.request(selection) if active.watching is not None else (),
         )
 
@@ -219,6 +255,8 @@ class Governor:
             "monitors": {
                 name: uses_of(self.catalog, self.watching, name) for name in self.monitors
             },
+            "edits": {name: edited.digest for name, edited in self.edits.items()},
+            "merged": [edited.name for edited in self._active.merged],
             "directory": {
                 "path": str(directory.folder) if directory else None,
                 "errors": errors,
@@ -254,23 +292,40 @@ class Governor:
                 name: await self._place(program, old.policies.get(name), placed)
                 for name, program in desired.policies.items()
             }
-            catalog, changes = await asyncio.to_thread(self._record, desired, old.catalog)
+            async with self._merging(desired.merged):
+                catalog, changes = await asyncio.to_thread(self._record, desired, old.catalog)
+                self._active = ActiveSet(
+                    catalog,
+                    operator,
+                    MappingProxyType(policies),
+                    desired.monitors,
+                    Watching(Conditions(self.model, self.prompting), desired),
+                    desired.edits,
+                    desired.merged,
+                )
         except BaseException:
+            self._active = old
             for slot in placed:
                 self._slots.retire(slot)
             raise
-        self._active = ActiveSet(
-            catalog,
-            operator,
-            MappingProxyType(policies),
-            desired.monitors,
-            Watching(Conditions(self.model, self.prompting), desired),
-        )
         kept = set(map(id, self._active.slots))
         for slot in old.slots:
             if id(slot) not in kept:
                 self._slots.retire(slot)
         return Applied(catalog, changes)
+
+    @asynccontextmanager
+    async def _merging(self, edits: tuple[Edited, ...]) -> AsyncGenerator[None]:
+        """Hold these edits in the weights; nothing is published before they are there."""
+        deltas = [edited.edit.delta for edited in edits]
+        held = [edited.edit.delta.digest for edited in self._active.merged]
+        if [delta.digest for delta in deltas] == held:
+            yield
+            return
+        if self._merger is None:
+            raise CatalogError(_NO_MERGER.format(edits[0].name), 409, "not_merged")
+        async with self._merger.merging(deltas):
+            yield
 
     async def _place(self, program: Program, old: Slot | None, placed: list[Slot]) -> Slot:
         """Return the old slot if it holds just this program, else a new one."""
@@ -288,13 +343,17 @@ class Governor:
         return advanced
 
 
-def selection_digest(selection: Selection) -> str:
-    """Return the identity of what a request runs under: content of the policies, and strength."""
+def selection_digest(selection: Selection, merged: Sequence[Edited] = ()) -> str:
+    """Return the identity of what a request runs under.
+
+    Content of the policies, strength, and what is merged into the weights.
+    """
     chosen = selection.chosen
-    return content_digest(
-        {
-            "mandatory": [[p.digest, dict(p.artifacts)] for p in selection.mandatory],
-            "chosen": [chosen.digest, dict(chosen.artifacts)] if chosen is not None else None,
-            "strength": selection.strength if chosen is not None else None,
-        }
-    )
+    content: dict[str, Any] = {
+        "mandatory": [[p.digest, dict(p.artifacts)] for p in selection.mandatory],
+        "chosen": [chosen.digest, dict(chosen.artifacts)] if chosen is not None else None,
+        "strength": selection.strength if chosen is not None else None,
+    }
+    if merged:
+        content["merged"] = sorted(edited.digest for edited in merged)
+    return content_digest(content)

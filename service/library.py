@@ -1,13 +1,17 @@
-"""What documents can name: directions, probes, SAEs and calibrations, and compiled monitors."""
+"""What documents can name: artifacts of every kind, compiled monitors and edit sets."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from editing.card import Edit
+from forward.hookpoints import HookPoint
+from forward.program import SiteContent
 from monitors.calibration import Calibration
 from monitors.plan import MonitorPlan
 from monitors.probe import Probe
 from monitors.sae import Sae
+from service.edit_schema import EditSetSpec
 from service.monitor_schema import MonitorSpec
 from steering.library import Found
 
@@ -82,11 +86,37 @@ class Monitored:
 
 
 @dataclass(frozen=True, eq=False)
+class Edited:
+    """An edit set's document, compiled.
+
+    Attributes:
+        name: Its name.
+        spec: What the document says.
+        edit: The artifact that solves it.
+        contents: What rows that make it true hold, by site.
+        artifacts: The digest of the artifact, by key.
+        digest: Identity of the specification and the artifact; the name does not count.
+    """
+
+    name: str
+    spec: EditSetSpec
+    edit: Edit
+    contents: Mapping[HookPoint, SiteContent]
+    artifacts: Mapping[str, str]
+    digest: str
+
+    @property
+    def sites(self) -> tuple[HookPoint, ...]:
+        """Where it acts beside the weights; nowhere if it is merged into them."""
+        return tuple(self.contents) if self.spec.serve == "side" else ()
+
+
+@dataclass(frozen=True, eq=False)
 class Library:
     """Everything that documents can name, by kind and name.
 
-    ``calibrations`` are in order of preference: more than one may be of a monitor, for different
-    writes before it.
+    ``calibrations`` and ``solved`` edits go by what they are bound to, not by name, and are in
+    order of preference: more than one may be of a monitor, for different writes before it.
     """
 
     directions: Mapping[str, Found] = field(default_factory=dict[str, Found])
@@ -94,18 +124,25 @@ class Library:
     saes: Mapping[str, Kept[Sae]] = field(default_factory=dict[str, Kept[Sae]])
     calibrations: Sequence[Kept[Calibration]] = ()
     monitors: Mapping[str, Monitored] = field(default_factory=dict[str, Monitored])
+    solved: Sequence[Kept[Edit]] = ()
+    edits: Mapping[str, Edited] = field(default_factory=dict[str, Edited])
 
     def over(self, lower: "Library") -> "Library":
         """Return both as one; what is here comes first."""
-        known = {kept.digest for kept in self.calibrations}
-        rest = [kept for kept in lower.calibrations if kept.digest not in known]
         return Library(
             _Over(self.directions, lower.directions),
             _Over(self.probes, lower.probes),
             _Over(self.saes, lower.saes),
-            (*self.calibrations, *rest),
+            _joined(self.calibrations, lower.calibrations),
             _Over(self.monitors, lower.monitors),
+            _joined(self.solved, lower.solved),
+            _Over(self.edits, lower.edits),
         )
+
+
+def _joined(upper: Sequence[Kept[T]], lower: Sequence[Kept[T]]) -> tuple[Kept[T], ...]:
+    known = {kept.digest for kept in upper}
+    return (*upper, *(kept for kept in lower if kept.digest not in known))
 
 
 def library_of(given: Library | Mapping[str, Found]) -> Library:

@@ -24,12 +24,13 @@ from service.catalog import check_references
 from service.compile import compile_policy, compile_stack
 from service.directory import ARTIFACTS
 from service.documents import Document, load_paths
+from service.edit_compile import compile_edit_set, contents_of, everywhere, merged_of
 from service.library import Library
 from service.monitor_compile import compile_monitor
 from service.monitors import Dtype, MonitorCommandError, OpenModel, identify, load, opened
 from service.prompting import Conditions, Prompting, read_prompting
 from service.schemas import Binding as BindingDocument
-from service.schemas import BindingSpec, Monitor, Policy, PolicySpec
+from service.schemas import BindingSpec, EditSet, Monitor, Policy, PolicySpec
 from service.writes import Stack
 
 
@@ -158,10 +159,15 @@ class _Papers:
         beside = request.document if request.document.is_dir() else request.document.parent
         library = library_of_folder(request.artifacts or beside / ARTIFACTS)
         compiled = {name: compile_monitor(name, spec, library, model) for name, spec in monitors}
+        edited = {
+            d.name: compile_edit_set(d.name, d.model.spec, library, model)
+            for d in documents
+            if isinstance(d.model, EditSet)
+        }
         bindings = [d.model.spec for d in documents if isinstance(d.model, BindingDocument)]
         return cls(
             _only_monitor(request, given),
-            replace(library, monitors=compiled),
+            replace(library, monitors=compiled, edits=edited),
             {
                 d.name: _Named(d.name, d.model.spec)
                 for d in documents
@@ -171,7 +177,7 @@ class _Papers:
         )
 
     def stack(self, request: ScoringRequest, conditions: Conditions, before: HookPoint) -> Stack:
-        """Return what the mandatory policies and the chosen one write ``before`` a hook point.
+        """Return what acts ``before`` a hook point: mandatory policies, the chosen one, the merged.
 
         What is written later cannot reach a monitor there, and may need its calibration.
         """
@@ -184,7 +190,18 @@ class _Papers:
         check_references(self.binding, self.policies)
         mandatory = [self.policies[name] for name in self.binding.mandatory]
         model, prompting = conditions.model, conditions.prompting
-        operator = compile_stack(mandatory, self.library, model, prompting=prompting, before=before)
+        weights = contents_of(merged_of(self.library.edits.values()), before)
+        operator = everywhere(
+            compile_stack(
+                mandatory,
+                self.library,
+                model,
+                prompting=prompting,
+                before=before,
+                merged=weights,
+            ),
+            weights,
+        )
         if request.policy is None or request.policy in self.binding.mandatory:
             return Stack(operator)
         chosen = self._policy(request.policy)

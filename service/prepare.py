@@ -60,15 +60,17 @@ def prepare(settings: Settings) -> Prepared:
     """
     checkpoint = checkpoint_folder(settings.model)
     model = model_fingerprint(checkpoint)
+    _check_layers(settings.merge_layers, model)
     directory = _directory(settings.policies)
     store = _store(settings)
     library = ArtifactLibrary(store)
     prompting = read_tokenizer(checkpoint)
     documents = wanted_now(store, library, directory)
     desired = compile_desired(documents, library, model, prompting)
-    asked = [HookPoint.parse(site, model.n_layers) for site in settings.sites]
+    asked = [HookPoint.parse_site(site, model.n_layers) for site in settings.sites]
     read = [monitored.plan.reader.point for monitored in desired.monitors.values()]
-    extra = [*asked, *read, *artifact_sites(library.newest(), model)]
+    edited = [point for one in desired.edits.values() for point in one.sites]
+    extra = [*asked, *read, *edited, *artifact_sites(library.newest(), model)]
     headroom = settings.headroom
     capacities = size_tables(desired.every_mode, extra, headroom)
     gates = required_gates(desired.every_mode) + headroom.gates
@@ -122,10 +124,23 @@ def size_tables(
     rows = max((c.rows for c in needed.values()), default=1) + headroom.rows
     points = sorted({*needed, *extra})
     sizes = {point: needed.get(point, Capacity(1, 0, 0)) for point in points}
-    return {
-        point: Capacity(rows, size.reads + headroom.reads, size.writes + headroom.writes)
-        for point, size in sizes.items()
-    }
+    return {point: _with_headroom(point, rows, size, headroom) for point, size in sizes.items()}
+
+
+def _with_headroom(point: HookPoint, rows: int, size: Capacity, headroom: Headroom) -> Capacity:
+    """Return the size of a site's tables; an edit takes a read and a write a rank."""
+    if point.is_edit:
+        return Capacity(rows, size.reads + headroom.ranks, size.writes + headroom.ranks)
+    return Capacity(rows, size.reads + headroom.reads, size.writes + headroom.writes)
+
+
+def _check_layers(layers: Iterable[int], model: ModelFingerprint) -> None:
+    outside = sorted(layer for layer in layers if not 0 <= layer < model.n_layers)
+    if outside:
+        raise SettingsError(
+            f"--merge-layers names {', '.join(map(str, outside))}, outside the model: it has "
+            f"{model.n_layers} layers, 0 to {model.n_layers - 1}"
+        )
 
 
 def _directory(folder: Path | None) -> DirectoryState | None:

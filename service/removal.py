@@ -1,4 +1,4 @@
-"""What must hold before a policy or a monitor is edited or removed over the API."""
+"""What must hold before a document is edited or removed over the API."""
 
 from service.catalog import Catalog, CatalogError, check_post, referenced
 from service.explain import did_you_mean
@@ -38,6 +38,22 @@ def check_monitor_removal(catalog: Catalog, name: str, file: str | None = None) 
     if users:
         message = f"monitor '{name}' is used by policy {users}: change that first"
         raise CatalogError(message, 409, "monitor_in_use")
+
+
+def check_edit_removal(catalog: Catalog, name: str, file: str | None = None) -> None:
+    """Refuse to remove an edit set that is not there, is the directory's, or is used.
+
+    Raises:
+        CatalogError: With status 404 or 409.
+    """
+    if name not in catalog.edits:
+        guess = did_you_mean(name, catalog.edits)
+        raise CatalogError(f"there is no edit set '{name}'{guess}", 404, "edit_not_found")
+    check_post(catalog, ("EditSet", name), file)
+    users = ", ".join(policy.name for policy in catalog.edited_by(name))
+    if users:
+        message = f"edit set '{name}' is used by policy {users}: change that first"
+        raise CatalogError(message, 409, "edit_in_use")
 
 
 def check_removal(catalog: Catalog, name: str, file: str | None = None) -> None:

@@ -12,14 +12,14 @@ from pydantic import (
     model_validator,
 )
 
+from service.edit_schema import EditSetSpec
 from service.monitor_schema import MonitorSpec
 from service.steer_schema import Name, Rate, Steer, Strict
 
 API_VERSION = "trimtab/v1"
 NO_POLICY = "none"
-LATER_KINDS = ("EditSet",)
 
-Kind = Literal["Policy", "Monitor", "Binding"]
+Kind = Literal["Policy", "Monitor", "EditSet", "Binding"]
 Mode = Literal["off", "shadow", "enforce"]
 Action = Literal["log", "alert", "steer", "refuse", "stop"]
 OnError = Literal["block", "pass"]
@@ -166,6 +166,13 @@ class MonitorMetadata(Strict):
     description: Text = ""
 
 
+class EditSetMetadata(Strict):
+    """An edit set's name and what it is for."""
+
+    name: Name
+    description: Text = ""
+
+
 class Policy(Strict):
     """A document of kind Policy."""
 
@@ -184,6 +191,15 @@ class Monitor(Strict):
     spec: MonitorSpec
 
 
+class EditSet(Strict):
+    """A document of kind EditSet."""
+
+    apiVersion: Literal["trimtab/v1"]
+    kind: Literal["EditSet"]
+    metadata: EditSetMetadata
+    spec: EditSetSpec
+
+
 class Binding(Strict):
     """A document of kind Binding."""
 
@@ -193,8 +209,13 @@ class Binding(Strict):
     spec: BindingSpec
 
 
-Model = Policy | Monitor | Binding
-MODELS: dict[Kind, type[Model]] = {"Policy": Policy, "Monitor": Monitor, "Binding": Binding}
+Model = Policy | Monitor | EditSet | Binding
+MODELS: dict[Kind, type[Model]] = {
+    "Policy": Policy,
+    "Monitor": Monitor,
+    "EditSet": EditSet,
+    "Binding": Binding,
+}
 
 
 def json_schema() -> dict[str, Any]:

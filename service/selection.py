@@ -76,16 +76,13 @@ def choices(catalog: Catalog) -> tuple[PolicyRevision, ...]:
     return tuple(p for p in catalog.policies.values() if _refusal(catalog, p) is None)
 
 
-def parse_model(
-    model: str, served_names: Iterable[str], lora_names: Iterable[str] = ()
-) -> tuple[str, str | None]:
-    """Split ``<served or LoRA name>:<policy>`` into the model and the policy, if one is named.
+def parse_model(model: str, models: Iterable[str]) -> tuple[str, str | None]:
+    """Split ``<model>:<policy>`` into the model and the policy, if one is named.
 
-    Names may hold ':', so the longest one that fits is the model. A model that is none of them is
-    returned whole, for vLLM to refuse.
+    ``models`` are the served names and those of adapters. They may hold ':', so the longest one
+    that fits is the model. A model that is none of them is returned whole, for vLLM to refuse.
     """
-    names = sorted({*served_names, *lora_names}, key=len, reverse=True)
-    for name in names:
+    for name in sorted(models, key=len, reverse=True):
         if model == name:
             return name, None
         if model.startswith(f"{name}:"):

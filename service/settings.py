@@ -38,16 +38,21 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Headroom:
-    """Capacity beyond what the policy directory needs at start; reads and writes are per site."""
+    """Capacity beyond what the policy directory needs at start.
+
+    Reads and writes are per site of the residual stream, ranks (a fact or two take one) per site of
+    an edit.
+    """
 
     rows: int = 64
     reads: int = 16
     writes: int = 16
     gates: int = 16
+    ranks: int = 32
 
     def __post_init__(self) -> None:
         """Refuse negative counts."""
-        for name in ("rows", "reads", "writes", "gates"):
+        for name in ("rows", "reads", "writes", "gates", "ranks"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"the head-room of {name} is a count: 0 or more")
 
@@ -70,7 +75,8 @@ class Settings:
     """Everything that ``trimtab serve`` decides before the engine starts.
 
     ``sites`` are hook points to instrument beyond those that the directory's policies use;
-    ``state`` absent means a store that ends with the server.
+    ``state`` absent means a store that ends with the server; ``merge_layers`` are the decoder
+    layers that edits may be merged into.
     """
 
     model: str
@@ -82,6 +88,7 @@ class Settings:
     artifacts_folder: Path | None = None
     headroom: Headroom = field(default_factory=Headroom)
     sites: tuple[str, ...] = ()
+    merge_layers: tuple[int, ...] = ()
     events: EventRetention = field(default_factory=EventRetention)
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from service.errors import ServiceError
 
 MIN_PAIRS = 15
 """Pairs that a stated figure rests on; fewer are for trying out."""
+EDIT_LAYERS = 3
 TARGET_RATIO = 0.98
 """What every row of ours is to reach on a model of 0.3 B parameters or more."""
 
@@ -45,6 +46,7 @@ class Row:
         reads: Reads that are watched at a site, their scores followed to the last token.
         read_sites: Sites that are watched.
         watch: A monitor a site, a monitor a read, or a monitor a site that holds every token.
+        ranks: Rank of the edit that every request is under, at ``EDIT_LAYERS`` layers.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Row:
     reads: int = 0
     read_sites: int = 1
     watch: Literal["site", "read", "hold"] = "site"
+    ranks: int = 0
 
 
 ROWS = (
@@ -68,13 +71,15 @@ ROWS = (
     Row("reads-4", 0, reads=64, read_sites=4),
     Row("monitors", 0, reads=64, watch="read"),
     Row("held", 0, reads=1, watch="hold"),
+    Row("edit", 0, ranks=64),
     Row("hooks", 64, side=Side.EAGER),
     Row("eager", 0, side=Side.EAGER),
 )
 """All rows. ``control`` is a second engine of plain vLLM: how far its ratio is off 1 lies in the
 comparison, not in what is compared. ``reads`` watches 64 reads at one site and ``reads-4`` at each
 of four, as one monitor a site; ``monitors`` is 64 monitors of a read each; ``held`` releases each
-token only when its score is in. ``hooks`` is the steering of ``64`` by eager Python hooks, and
+token only when its score is in; ``edit`` has an edit of rank 64 at three layers under every
+request. ``hooks`` is the steering of ``64`` by eager Python hooks, and
 ``eager`` the same engine without steering, so that the share of the hooks can be told."""
 
 

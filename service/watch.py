@@ -40,6 +40,7 @@ class Watched:
         calibration: The calibration that holds for the request, for thresholds and rarity.
         refusal: The text that replaces a refused answer.
         fault: Why it is unfit for this request, if it is.
+        fault_kind: What metrics and events call that fault.
         captures: Whether its events keep the prompt's text.
         gates: Whether some steering of the policy acts only where it opens a gate.
     """
@@ -55,6 +56,7 @@ class Watched:
     calibration: Calibration | None
     refusal: str
     fault: str | None = None
+    fault_kind: str = "calibration"
     captures: bool = False
     gates: bool = False
 
@@ -126,6 +128,15 @@ def under_stack(watched: Watched, stack: Stack) -> Watched:
     """Return a use with the fault that a request's stack gives it."""
     fault = stack_fault(watched, stack.operator, stack.client, stack.strength)
     return replace(watched, fault=fault)
+
+
+def under_adapter(watched: Watched, adapter: str) -> Watched:
+    """Return a use for a request to an adapter: it moves what is read, so no calibration holds.
+
+    Its threshold stays: a safeguard that is let through with a fault still acts above it.
+    """
+    fault = f"adapter '{adapter}' changes what the monitor reads, and no calibration is bound to it"
+    return replace(watched, calibration=None, fault=fault, fault_kind="adapter")
 
 
 def _watched(

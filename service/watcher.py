@@ -43,12 +43,14 @@ class Watcher:
     _waived: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        """Start before the first token; an unfit calibration is a fault at once."""
+        """Start before the first token; what makes it unfit from the start is a fault at once."""
         plan = self.watched.plan
         self._tally = plan.start(self.prompt_length)
         self._first, self._stop = owed_range(plan.clause, self.prompt_length)
         is_unset = self.is_enforcing and self.watched.threshold is None
-        if self.watched.fault is not None or is_unset:
+        if self.watched.fault is not None:
+            self._fail(self.watched.fault_kind, 0)
+        elif is_unset:
             self._fail("calibration", 0)
 
     @property

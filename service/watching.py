@@ -30,7 +30,7 @@ class Watching:
     def __init__(self, conditions: Conditions, desired: Desired | None = None) -> None:
         """Watch what ``desired`` watches, or nothing."""
         self._conditions = conditions
-        self._operator = desired.operator if desired is not None else EMPTY
+        self._operator = desired.seen if desired is not None else EMPTY
         self._clients: Mapping[str, Program] = desired.policies if desired is not None else {}
         self.libraries: Mapping[str, Library] = desired.libraries if desired is not None else {}
         self.applied: Mapping[str, tuple[Watched, ...]] = (

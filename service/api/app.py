@@ -11,15 +11,28 @@ from service.api.metrics import Metrics
 from service.api.middleware import PolicyMiddleware
 from service.api.operations import operations_app
 from service.api.server import IsReady, Server
+from service.edit_jobs import EditWork
 from service.events import EventLog
 from service.governor import Governor
+from service.job_runner import JobRunner
+from service.prepare import Prepared
 from service.settings import Settings, is_loopback
 from service.store import Store
+
+JOBS_FOLDER = "jobs"
+"""Folder beside the artifacts' files with those of jobs at work."""
 
 
 def event_log(store: Store, settings: Settings, metrics: Metrics) -> EventLog:
     """Return the log of a store's events; what it must drop is counted."""
     return EventLog(store.events(settings.events), metrics.monitors.event_dropped)
+
+
+def job_runner(prepared: Prepared, governor: Governor) -> JobRunner:
+    """Return what runs long work for a server; start it once the policies are active."""
+    store, model = prepared.store, prepared.model.digest
+    work = EditWork(store, prepared.checkpoint, model, governor.apply)
+    return JobRunner(store.jobs(), work, store.artifacts_folder / JOBS_FOLDER)
 
 
 def wrap(
@@ -34,6 +47,8 @@ def wrap(
     api_keys: Iterable[str] = (),
     metrics: Metrics | None = None,
     events: EventLog | None = None,
+    jobs: JobRunner | None = None,
+    adapters: Iterable[str] = (),
 ) -> FastAPI:
     """Add the HTTP layer to an application, outside all that it has, and return it.
 
@@ -50,6 +65,8 @@ def wrap(
             inference is refused without any on an address that others can reach.
         metrics: Where to count; made here unless given.
         events: Where monitors' events are written; made here unless given.
+        jobs: What runs long work; started and closed by the caller.
+        adapters: Names of LoRA adapters that the application serves.
     """
     metrics = metrics or Metrics()
     server = Server(
@@ -61,6 +78,8 @@ def wrap(
         tuple(served_names),
         is_ready,
         dict(capacities or {}),
+        jobs,
+        tuple(adapters),
     )
     # Not add_middleware: vLLM's build_app has built the stack already, and then it is refused.
     inner = app.middleware_stack or app.build_middleware_stack()

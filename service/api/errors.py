@@ -12,9 +12,12 @@ from service.assignment import AssignmentError
 from service.catalog import CatalogError
 from service.digest import CanonicalError
 from service.documents import DocumentsError
+from service.edit_request import RequestError
+from service.edits import EditNotFoundError, EditSetError, NotSolvedError
 from service.engine.slots import ActivationError
 from service.entry import CompileError, MonitorCompileError
 from service.errors import ServiceError
+from service.jobs import JobNotFoundError, JobOverError
 from service.selection import SelectionError
 from service.store import (
     ArtifactNotFoundError,
@@ -45,6 +48,12 @@ _KNOWN: tuple[tuple[type[Exception], int, str], ...] = (
     (ArtifactRefusedError, 422, "invalid_artifact"),
     (ArtifactNotFoundError, 404, "artifact_not_found"),
     (RevisionNotFoundError, 404, "policy_not_found"),
+    (JobNotFoundError, 404, "job_not_found"),
+    (JobOverError, 409, "job_over"),
+    (EditNotFoundError, 404, "edit_not_found"),
+    (NotSolvedError, 409, "edit_not_solved"),
+    (EditSetError, 422, "invalid_edit"),
+    (RequestError, 422, "invalid_request"),
     (ArtifactError, 422, "invalid_artifact"),
     (DirectionError, 422, "invalid_artifact"),
     (CanonicalError, 422, "invalid_content"),

@@ -86,9 +86,9 @@ class PolicyMiddleware:
         await self._app(scope, receive, send)
 
     async def _models(self, scope: Scope, receive: Receive, send: Send) -> None:
-        catalog, served = self._server.governor.catalog, self._server.served_names
+        catalog, models = self._server.governor.catalog, self._server.models
         path = route_path(scope)
-        response = await models_response(self._app, scope, receive, path, catalog, served)
+        response = await models_response(self._app, scope, receive, path, catalog, models)
         await response(scope, receive, send)
 
     async def _tokens(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,8 +124,8 @@ class PolicyMiddleware:
         fields = parse_fields(body)
         if fields is None:
             return body, None
-        catalog, served = self._server.governor.catalog, self._server.served_names
-        return body, read_choice(fields, headers, catalog, served)
+        catalog, models = self._server.governor.catalog, self._server.models
+        return body, read_choice(fields, headers, catalog, models)
 
     async def _run(
         self, lease: Lease, asked: Asked, scope: Scope, receive: Receive, send: Send

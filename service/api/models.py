@@ -21,14 +21,14 @@ async def models_response(
     receive: Receive,
     path: str,
     catalog: Catalog,
-    served_names: Iterable[str],
+    models: Iterable[str],
 ) -> Response:
     """Return vLLM's list with the policies added, or the one model that ``path`` names."""
     listed = await _capture(app, {**scope, "path": _root(scope, path) + PATH}, receive)
     if listed.status_code != 200:
         return listed
     body: Card = json.loads(bytes(listed.body))
-    body["data"] = with_policies(body["data"], catalog, served_names)
+    body["data"] = with_policies(body["data"], catalog, models)
     if path == PATH:
         return JSONResponse(body)
     name = path.removeprefix(f"{PATH}/")
@@ -38,14 +38,18 @@ async def models_response(
     return JSONResponse(found[0])
 
 
-def with_policies(cards: list[Card], catalog: Catalog, served_names: Iterable[str]) -> list[Card]:
-    """Return model cards with one more for each choice under each served name."""
-    served = set(served_names)
+def with_policies(cards: list[Card], catalog: Catalog, models: Iterable[str]) -> list[Card]:
+    """Return model cards with one more for each choice under each model, adapters among them.
+
+    A model whose own name is ``<model>:<policy>`` is what that name means, so it is listed once.
+    """
+    listed = set(models)
     added = [
         _alias(card, policy.name)
         for card in cards
-        if card["id"] in served
+        if card["id"] in listed
         for policy in choices(catalog)
+        if f"{card['id']}:{policy.name}" not in listed
     ]
     return [*cards, *added]
 

@@ -11,8 +11,10 @@ from starlette.routing import Route
 
 from service.api.artifacts import ArtifactRoutes
 from service.api.body import ClientGoneError
+from service.api.edits import EditRoutes
 from service.api.errors import KNOWN, HttpError, as_http, error_response
 from service.api.events import EventRoutes
+from service.api.jobs import JobRoutes
 from service.api.monitors import MonitorRoutes
 from service.api.policies import PolicyRoutes
 from service.api.server import Server
@@ -25,10 +27,6 @@ _LATER = (
     "policies/{name}/rollback",
     "keys",
     "keys/{rest:path}",
-    "edits",
-    "edits/{rest:path}",
-    "jobs",
-    "jobs/{rest:path}",
     "audit",
     "audit/{rest:path}",
 )
@@ -42,6 +40,7 @@ def operations_app(server: Server) -> Starlette:
     """Return the application that answers for all routes of ours."""
     policies, artifacts = PolicyRoutes(server), ArtifactRoutes(server)
     status, monitors = StatusRoutes(server), MonitorRoutes(server)
+    edits, jobs = EditRoutes(server), JobRoutes(server)
     return Starlette(
         routes=[
             Route("/livez", status.livez, methods=["GET"]),
@@ -61,6 +60,15 @@ def operations_app(server: Server) -> Starlette:
             _route("artifacts", artifacts.all, ["GET"]),
             _route("artifacts", artifacts.add, ["POST"]),
             _route("artifacts/{digest}", artifacts.one, ["GET"]),
+            _route("edits", edits.all, ["GET"]),
+            _route("edits", edits.solve, ["POST"]),
+            _route("edits/{name}", edits.one, ["GET"]),
+            _route("edits/{name}", edits.remove, ["DELETE"]),
+            _route("edits/{name}/evaluate", edits.evaluate, ["POST"]),
+            _route("jobs", jobs.all, ["GET"]),
+            _route("jobs/{id}", jobs.one, ["GET"]),
+            _route("jobs/{id}/cancel", jobs.cancel, ["POST"]),
+            _route("jobs/{id}/card", jobs.card, ["GET"]),
             _route("events", EventRoutes(server).all, ["GET"]),
             _route("status", status.status, ["GET"]),
             *(_route(path, _later, _ALL) for path in _LATER if path != "policies/plan"),

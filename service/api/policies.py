@@ -123,6 +123,11 @@ def outcome(applied: Applied) -> dict[str, Any]:
             for m in changes.changed_monitors
         ],
         "removed_monitors": [m.name for m in changes.removed_monitors],
+        "changed_edits": [
+            {"name": e.name, "revision": e.revision, "digest": e.digest}
+            for e in changes.changed_edits
+        ],
+        "removed_edits": [e.name for e in changes.removed_edits],
     }
 
 
@@ -137,5 +142,4 @@ def _active_revision(applied: Applied, document: Document) -> int:
     catalog = applied.catalog
     if document.kind == "Binding":
         return catalog.binding.revision
-    found = catalog.monitors if document.kind == "Monitor" else catalog.policies
-    return found[document.name].revision
+    return catalog.of(document.kind)[document.name].revision

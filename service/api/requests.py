@@ -59,10 +59,8 @@ def parse_fields(body: bytes) -> Fields | None:
     return parsed if isinstance(parsed, dict) else None
 
 
-def read_choice(
-    fields: Fields, headers: Headers, catalog: Catalog, served_names: Iterable[str]
-) -> Asked:
-    """Take our fields out of a body and select the policies.
+def read_choice(fields: Fields, headers: Headers, catalog: Catalog, models: Iterable[str]) -> Asked:
+    """Take our fields out of a body and select the policies; ``models`` as in ``parse_model``.
 
     Raises:
         HttpError: 400, a field of ours is malformed or a worker argument is forged.
@@ -74,7 +72,7 @@ def read_choice(
     wants_object = _wants_object(kept.pop("trimtab", None))
     alias = None
     if isinstance(kept.get("model"), str):
-        kept["model"], alias = parse_model(kept["model"], served_names)
+        kept["model"], alias = parse_model(kept["model"], models)
     selection = select(catalog, alias, policy, _header(headers), strength)
     return Asked(kept, selection, wants_object)
 

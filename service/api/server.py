@@ -10,6 +10,7 @@ from service.api.keys import Keys
 from service.api.metrics import Metrics
 from service.events import EventLog
 from service.governor import Governor
+from service.job_runner import JobRunner
 from service.store import Store
 
 IsReady = Callable[[], bool]
@@ -28,6 +29,8 @@ class Server:
         served_names: The names of the model.
         is_ready: Whether the engine lives.
         capacities: The sites and their sizes, fixed at start.
+        jobs: What runs long work; none where there is no model to work on.
+        adapters: The names of LoRA adapters, each a model to clients.
         started: ``time.monotonic()`` at start.
     """
 
@@ -39,4 +42,11 @@ class Server:
     served_names: tuple[str, ...]
     is_ready: IsReady
     capacities: Mapping[HookPoint, Capacity]
+    jobs: JobRunner | None = None
+    adapters: tuple[str, ...] = ()
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every name that a request can give as its model, without a policy."""
+        return (*self.served_names, *self.adapters)

@@ -37,6 +37,7 @@ class StatusRoutes:
                 "ready": server.is_ready(),
                 "version": _version(),
                 "served_names": list(server.served_names),
+                "adapters": list(server.adapters),
                 "uptime_seconds": round(time.monotonic() - server.started, 3),
                 "capacity": status["capacity"] | {"sites": self._sites()},
             }

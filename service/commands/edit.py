@@ -1,34 +1,27 @@
-"""``trimtab edit``: solve edit sets, evaluate and list them, remove facts.
+"""``trimtab edit``: solve edit sets, evaluate and list them, remove facts; here or on a server.
 
-What needs torch is imported by the commands themselves, so that the program's help does not.
+With a model the work is done here; with ``--url`` a running server does it, as a job, or with
+``--policy`` is measured itself. What needs torch is imported by the commands themselves, so that
+the program's help does not.
 """
 
-from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from service.commands.edit_output import description, print_edit, print_scores, row
-from service.commands.output import (
-    AsJson,
-    CommandError,
-    expecting,
-    print_json,
-    print_table,
+from service.commands import edit_live as live
+from service.commands import edit_offline as offline
+from service.commands import edit_server as online
+from service.commands.edit_output import description, print_edit, print_scores, progress, row
+from service.commands.output import AsJson, expecting, print_json, print_line, print_table
+
+app = typer.Typer(
+    name="edit", help="Edits: solve, evaluate, list, remove, jobs.", no_args_is_help=True
 )
-
-if TYPE_CHECKING:
-    from editing.card import Edit
-    from editing.job import Sources
-    from editing.library import SavedEdit
-    from editing.registry import Progress
-    from editing.spec import EditSpec
-
-app = typer.Typer(name="edit", help="Edits: solve, evaluate, list, remove.", no_args_is_help=True)
 
 
 class MethodOption(StrEnum):
@@ -49,8 +42,21 @@ class FormatOption(StrEnum):
     mquake = "mquake"
 
 
-Model = Annotated[str, typer.Argument(help="Checkpoint folder or hub name.")]
-Out = Annotated[Path, typer.Option(help="Folder for the artifact (DIR/artifacts of a server).")]
+class StateOption(StrEnum):
+    """States of a job."""
+
+    queued = "queued"
+    running = "running"
+    succeeded = "succeeded"
+    failed = "failed"
+    cancelled = "cancelled"
+
+
+Model = Annotated[str | None, typer.Argument(help="Checkpoint folder or hub name; not with --url.")]
+Url = Annotated[str | None, typer.Option("--url", help="Let the server at this URL do it.")]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder for the artifact (DIR/artifacts of a server).")
+]
 Corpus = Annotated[
     Path | None,
     typer.Option(help="Ordinary text, one document a line; else the model writes its own."),
@@ -63,20 +69,29 @@ Override = Annotated[
 ]
 Beside = Annotated[
     list[Path] | None,
-    typer.Option("--beside", help="Edit (.safetensors) that acts already; may be repeated."),
+    typer.Option(
+        "--beside",
+        help="Edit that acts already: a .safetensors file, or its digest on a server; repeatable.",
+    ),
 ]
 Folder = Annotated[
     Path | None, typer.Option("--dir", help="Folder of artifacts; the current one by default.")
 ]
+Cases = Annotated[Path, typer.Option(help="Cases: a JSON list or JSON lines.")]
+Format = Annotated[FormatOption, typer.Option("--format", help="Format of the cases.")]
+Limit = Annotated[int | None, typer.Option(help="Only the first so many cases.", min=1)]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the server's job to its end.")]
+TOKENS, PREFIXES, STEPS, STOP, CLAMP, KEEP, WEIGHT = 100_000, 4, 25, 0.05, 4.0, 1.0, 10.0
 
 
 @app.command("solve")
 def solve_command(
-    model: Model,
     facts: Annotated[
         Path, typer.Option(help="Edit set (YAML or JSON): facts of {prompt, subject, target}.")
     ],
-    out: Out,
+    model: Model = None,
+    out: Out = None,
+    url: Url = None,
     name: Annotated[str | None, typer.Option(help="Name that policies use.")] = None,
     method: Annotated[MethodOption | None, typer.Option(help="How to solve.")] = None,
     layer: Annotated[
@@ -84,56 +99,114 @@ def solve_command(
         typer.Option("--layer", help="Layer to edit, from 0; may be repeated."),
     ] = None,
     corpus: Corpus = None,
-    tokens: Annotated[int, typer.Option(help="Corpus tokens to count.", min=1)] = 100_000,
-    prefixes: Annotated[int, typer.Option(help="Sampled contexts a fact.", min=0)] = 4,
-    steps: Annotated[int, typer.Option(help="Steps of a value's fit at most.", min=1)] = 25,
-    stop: Annotated[float, typer.Option(help="Loss at which a fit is done.")] = 0.05,
-    clamp: Annotated[float, typer.Option(help="Largest value, in output norms.")] = 4.0,
-    keep: Annotated[float, typer.Option(help="Weight of prompts that are to stay.")] = 1.0,
-    weight: Annotated[float, typer.Option(help="What moving ordinary keys costs.")] = 10.0,
+    tokens: Annotated[int, typer.Option(help="Corpus tokens to count.", min=1)] = TOKENS,
+    prefixes: Annotated[int, typer.Option(help="Sampled contexts a fact.", min=0)] = PREFIXES,
+    steps: Annotated[int, typer.Option(help="Steps of a value's fit at most.", min=1)] = STEPS,
+    stop: Annotated[float, typer.Option(help="Loss at which a fit is done.")] = STOP,
+    clamp: Annotated[float, typer.Option(help="Largest value, in output norms.")] = CLAMP,
+    keep: Annotated[float, typer.Option(help="Weight of prompts that are to stay.")] = KEEP,
+    weight: Annotated[float, typer.Option(help="What moving ordinary keys costs.")] = WEIGHT,
     cache: Cache = None,
     override: Override = None,
     beside: Beside = None,
+    cases: Annotated[
+        Path | None, typer.Option(help="Cases for the job's card; with --url.")
+    ] = None,
+    file_format: Format = FormatOption.trimtab,
     peft: Annotated[Path | None, typer.Option(help="Folder for a PEFT LoRA adapter of it.")] = None,
     merged: Annotated[
         Path | None, typer.Option(help="New folder for a checkpoint with it merged in.")
     ] = None,
+    wait: Wait = True,
     as_json: AsJson = False,
 ) -> None:
     """Solve an edit set from the original weights, measure its gates, and save it."""
+    numbers = (tokens, prefixes, steps, stop, clamp, keep, weight)
+    chosen = method.value if method else None
+    if url is not None:
+        here = {"--out": out, "--corpus": corpus, "--cache": cache}
+        _only_here(model, here | {"--peft": peft, "--merged": merged})
+        value = offline.read_file(facts)
+        usual = name or offline.usual_name(facts, value)
+        wanted: dict[str, Any] = {
+            "document": online.document(value, usual, chosen, layer or ()),
+            "override": override or [],
+            "beside": [path.stem for path in beside or ()],
+            "settings": _changed(numbers),
+        }
+        wanted |= {} if cases is None else online.cases_of(cases, file_format.value, None)
+        server = online.edit_server(url)
+        online.follow(server, server.solve(wanted), wait, as_json)
+        return
+    if cases is not None:
+        raise typer.BadParameter("'--cases' is for a server's job: give --url, or use evaluate")
+    checkpoint, into = _model_and_out(model, out)
     with _expected_errors():
-        from editing.job import Sources
-        from editing.methods import Weights
-        from editing.values import ValueRecipe
-
-        sources = Sources(
-            corpus,
-            cache or out / "cache",
-            prefixes,
-            tokens,
-            ValueRecipe(steps=steps, stop=stop, clamp=clamp, keep=keep),
-            Weights(weight=weight),
+        folder = offline.checkpoint_of(checkpoint)
+        sources = offline.sources_of(numbers, corpus, cache or into / "cache")
+        spec = offline.spec_of(facts, folder, name, chosen, layer or ())
+        exports = (peft, merged)
+        print_edit(
+            offline.solve_and_save(
+                folder, sources, spec, into, override or (), beside or (), exports
+            ),
+            as_json,
         )
-        chosen = method.value if method else None
-        folder = _checkpoint(model)
-        spec = _spec(facts, folder, name, chosen, layer or ())
-        saved = _solve(folder, sources, spec, out, override or (), beside or (), (peft, merged))
-        print_edit(saved, as_json)
 
 
 @app.command("evaluate")
 def evaluate_command(
-    model: Model,
-    edit: Annotated[str, typer.Option(help="Path of an edit, or a name in the folder.")],
-    cases: Annotated[Path, typer.Option(help="Cases: a JSON list or JSON lines.")],
-    file_format: Annotated[
-        FormatOption, typer.Option("--format", help="Their format.")
-    ] = FormatOption.trimtab,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many.", min=1)] = None,
+    cases: Cases,
+    edit: Annotated[
+        str | None, typer.Option(help="Path of an edit, or its name in folder or server.")
+    ] = None,
+    model: Model = None,
+    url: Url = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="Measure what clients of the server at --url get under this policy."),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="With --policy: the server's tokenizer, a folder or hub name."),
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TRIMTAB_API_KEY",
+            show_default=False,
+            help="With --policy: the server's key for inference, if it needs one.",
+        ),
+    ] = None,
+    file_format: Format = FormatOption.trimtab,
+    limit: Limit = None,
     folder: Folder = None,
+    wait: Wait = True,
     as_json: AsJson = False,
 ) -> None:
-    """Measure an edit on cases, beside the unedited model."""
+    """Measure an edit, or a policy of a server, on cases, beside the unedited model."""
+    if policy is not None:
+        _only_here(model, {"--dir": folder})
+        if edit is not None or url is None:
+            raise typer.BadParameter("'--policy' is of a server: give --url, and no --edit")
+        with _expected_errors():
+            from editing.datasets import read_cases
+
+            judged = read_cases(cases, file_format.value, limit)
+            by_token = file_format is FormatOption.zsre
+            live.evaluate_live(url, policy, judged, by_token, tokenizer, api_key, as_json)
+        return
+    if tokenizer is not None:
+        raise typer.BadParameter("'--tokenizer' is for '--policy': give that, or leave it out")
+    if edit is None:
+        raise typer.BadParameter("--edit is missing; or give --policy and --url")
+    if url is not None:
+        _only_here(model, {"--dir": folder})
+        server = online.edit_server(url)
+        wanted = online.cases_of(cases, file_format.value, limit)
+        online.follow(server, server.evaluate(edit, wanted), wait, as_json)
+        return
+    checkpoint = _given(model, "MODEL")
     with _expected_errors():
         from editing.datasets import read_cases
         from editing.job import Sources, evaluate_edit, open_bench
@@ -141,9 +214,9 @@ def evaluate_command(
 
         found = find_edit(edit, folder)
         judged = read_cases(cases, file_format.value, limit)
-        bench = open_bench(_checkpoint(model), Sources(), found.edit)
+        bench = open_bench(offline.checkpoint_of(checkpoint), Sources(), found.edit)
         accuracies = file_format is FormatOption.zsre
-        with _progress() as report:
+        with progress() as report:
             report("unedited", 0, 1)
             before = evaluate_edit(bench, None, judged, accuracies)
             report("edited", 0, 1)
@@ -152,8 +225,12 @@ def evaluate_command(
 
 
 @app.command("list")
-def list_command(folder: Folder = None, as_json: AsJson = False) -> None:
-    """List the edits in a folder."""
+def list_command(folder: Folder = None, url: Url = None, as_json: AsJson = False) -> None:
+    """List the edits in a folder, or on a server."""
+    if url is not None:
+        _only_here(None, {"--dir": folder})
+        online.print_edits(online.edit_server(url).edits(), as_json)
+        return
     with _expected_errors():
         from editing.library import edits_in
 
@@ -167,33 +244,58 @@ def list_command(folder: Folder = None, as_json: AsJson = False) -> None:
 
 @app.command("remove")
 def remove_command(
-    model: Model,
-    edit: Annotated[str, typer.Option(help="Path of an edit, or a name in the folder.")],
+    edit: Annotated[str, typer.Option(help="Path of an edit, or its name in folder or server.")],
+    model: Model = None,
     fact: Annotated[
-        list[str], typer.Option(help="Digest of a fact, or its first digits; may be repeated.")
-    ],
-    out: Out,
+        list[str] | None,
+        typer.Option(help="Digest of a fact, or its first digits; may be repeated."),
+    ] = None,
+    out: Out = None,
+    url: Url = None,
     folder: Folder = None,
     corpus: Corpus = None,
     cache: Cache = None,
     override: Override = None,
     beside: Beside = None,
+    wait: Wait = True,
     as_json: AsJson = False,
 ) -> None:
-    """Solve an edit again from the original weights without some facts: no trace of them stays."""
+    """Solve an edit again from the original weights without some facts: no trace of them stays.
+
+    On a server, an edit without --fact is removed whole.
+    """
+    if url is not None:
+        here = {"--out": out, "--dir": folder, "--corpus": corpus, "--cache": cache}
+        _only_here(model, here)
+        server = online.edit_server(url)
+        if not fact:
+            outcome = server.remove(edit)
+            print_json(outcome) if as_json else print_line(f"edit {edit} is removed")
+            return
+        shown = server.edit(edit)
+        wanted = {
+            "document": online.without(shown, fact),
+            "alike": shown["artifact"],
+            "override": override or [],
+            "beside": [path.stem for path in beside or ()],
+        }
+        online.follow(server, server.solve(wanted), wait, as_json)
+        return
+    checkpoint, into = _model_and_out(model, out)
+    if not fact:
+        raise typer.BadParameter("name the facts to remove with --fact")
     with _expected_errors():
         from editing.job import Sources
         from editing.library import find_edit
         from editing.spec import EditSpec
 
         found = find_edit(edit, folder)
-        spec = EditSpec(found.edit.edits.without(fact), _neighbours(found.edit))
-        sources = Sources(corpus, cache or out / "cache")
-        saved = _solve(
-            _checkpoint(model),
-            sources,
+        spec = EditSpec(found.edit.edits.without(fact), offline.neighbours_of(found.edit))
+        saved = offline.solve_and_save(
+            offline.checkpoint_of(checkpoint),
+            Sources(corpus, cache or into / "cache"),
             spec,
-            out,
+            into,
             override or (),
             beside or (),
             (None, None),
@@ -202,114 +304,65 @@ def remove_command(
         print_edit(saved, as_json)
 
 
-def _solve(
-    checkpoint: Path,
-    sources: "Sources",
-    spec: "EditSpec",
-    out: Path,
-    override: Sequence[str],
-    beside: Sequence[Path],
-    exports: tuple[Path | None, Path | None],
-    alike: "Edit | None" = None,
-) -> "SavedEdit":
-    """Solve, gate, save and export; nothing is saved if a gate refuses."""
-    from editing.export import export_merged, export_peft
-    from editing.job import open_bench, solve_edit
-    from editing.library import find_edit, save_edit
-
-    earlier = [find_edit(str(path), None).edit for path in beside]
-    with _progress() as report:
-        report("reading the model", 0, 1)
-        bench = open_bench(checkpoint, sources, alike)
-        edit = solve_edit(bench, spec, None, override, earlier, report)
-    if edit.gates["failed"]:
-        raise CommandError(_refusal(edit))
-    peft, merged = exports
-    if merged is not None:
-        export_merged(bench.model, edit.delta, merged, checkpoint)
-    if peft is not None:
-        export_peft(bench.model, edit.delta, peft, str(checkpoint))
-    return save_edit(edit, out)
+@app.command("jobs")
+def jobs_command(
+    job: Annotated[int | None, typer.Argument(help="A job's number; all of them without.")] = None,
+    url: Url = None,
+    state: Annotated[StateOption | None, typer.Option(help="Only jobs in this state.")] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the job.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end.")] = False,
+    card: Annotated[
+        Path | None, typer.Option(help="Write the job's card, a page, to this file.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List a server's jobs; show, follow or cancel one, or write its card."""
+    server = online.edit_server(url)
+    if job is None:
+        if cancel or wait or card is not None:
+            raise typer.BadParameter("which job? give its number")
+        online.print_jobs(server.jobs(state.value if state else None), as_json)
+    elif cancel:
+        online.follow(server, server.cancel(job), False, as_json)
+    elif card is not None:
+        online.write_card(server, job, card)
+    elif wait:
+        online.follow(server, {"id": job}, True, as_json)
+    else:
+        online.show(server.job(job), as_json)
 
 
-def _refusal(edit: "Edit") -> str:
-    figures, limits = edit.gates["figures"], edit.gates["limits"]
-    failed = [f"{n} {figures[n]:.4g} (limit {limits[n]:g})" for n in edit.gates["failed"]]
-    flags = " ".join(f"--override {name}" for name in edit.gates["failed"])
-    return (
-        f"edit '{edit.name}' is refused by its gates: {', '.join(failed)}. Use fewer facts, "
-        f"another --layer or a larger --weight; or accept it with {flags}, which its card records"
-    )
+def _changed(numbers: tuple[float, ...]) -> dict[str, float] | None:
+    """Return the settings that are not the usual ones; None if all are."""
+    names = ("tokens", "prefixes", "steps", "stop", "clamp", "keep", "weight")
+    usual = (TOKENS, PREFIXES, STEPS, STOP, CLAMP, KEEP, WEIGHT)
+    changed = {n: v for n, v, u in zip(names, numbers, usual, strict=True) if v != u}
+    return changed or None
 
 
-def _spec(
-    path: Path, checkpoint: Path, name: str | None, method: str | None, layers: Sequence[int]
-) -> "EditSpec":
-    import json
+def _only_here(model: str | None, options: Mapping[str, object]) -> None:
+    """Refuse what only work without a server takes.
 
-    from editing.spec import parse_spec
-    from forward.families import model_shape
-    from forward.fingerprint import CheckpointError
-
-    try:
-        n_layers = model_shape(json.loads((checkpoint / "config.json").read_text())).n_layers
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint} has no readable config.json: {error}") from error
-    usual = name or (None if path.suffix == "" else path.stem.lower().replace("_", "-"))
-    value = _read(path)
-    named = isinstance(value, dict) and ("name" in value or "metadata" in value)
-    return parse_spec(value, name if named else usual, method, layers, n_layers)
+    Raises:
+        typer.BadParameter: Something of it is given.
+    """
+    given = ["MODEL"] if model is not None else []
+    given += [name for name, value in options.items() if value is not None]
+    if given:
+        raise typer.BadParameter(
+            f"{given[0]} is for work here: a server knows its own, so leave "
+            "it out or leave out --url"
+        )
 
 
-def _read(path: Path) -> Any:
-    """Return what a YAML or JSON file holds."""
-    import json
-
-    from service.yaml_reader import YamlError, plain, read_yaml
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            return json.loads(text)
-        documents = read_yaml(text)
-    except OSError as error:
-        raise CommandError(f"cannot read {path}: {error.strerror}") from error
-    except YamlError as error:
-        raise CommandError(f"{path}:{error.line}:{error.column}: {error}") from error
-    except ValueError as error:
-        raise CommandError(f"{path} is not JSON: {error}") from error
-    if len(documents) != 1:
-        raise CommandError(f"{path} holds {len(documents)} documents; write one edit set")
-    return plain(documents[0])
+def _model_and_out(model: str | None, out: Path | None) -> tuple[str, Path]:
+    return _given(model, "MODEL"), Path(_given(out, "--out"))
 
 
-def _checkpoint(model: str) -> Path:
-    from service.checkpoints import checkpoint_folder
-
-    return checkpoint_folder(model)
-
-
-def _neighbours(edit: "Edit") -> tuple[Any, ...]:
-    from editing.phrasings import parse_phrasing
-
-    probes = edit.gates.get("probes", {}).get("neighbours", ())
-    return tuple(parse_phrasing(probe, "neighbours") for probe in probes)
-
-
-@contextmanager
-def _progress() -> Generator["Progress"]:
-    """Yield a function that shows stages as bars on standard error."""
-    from service.directions import progress_bar
-
-    with progress_bar(Console(stderr=True)) as bars:
-        tasks: dict[str, Any] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield report
+def _given(value: Any, name: str) -> Any:
+    if value is None:
+        raise typer.BadParameter(f"{name} is missing; or give --url for a server to do it")
+    return value
 
 
 def _expected_errors() -> AbstractContextManager[None]:

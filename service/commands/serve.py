@@ -18,6 +18,7 @@ from service.settings import (
     Environment,
     Headroom,
     Settings,
+    SettingsError,
     check_host,
 )
 
@@ -54,9 +55,19 @@ def serve(
         int, typer.Option(min=0, help="Head-room: writes a site.")
     ] = Headroom().writes,
     gates: Annotated[int, typer.Option(min=0, help="Head-room: gates.")] = Headroom().gates,
+    ranks: Annotated[
+        int, typer.Option(min=0, help="Head-room: ranks of edits a layer.")
+    ] = Headroom().ranks,
     sites: Annotated[
         str,
-        typer.Option(help="Further hook points to instrument, such as resid_post.3,resid_post.4."),
+        typer.Option(help="Further hook points to instrument, such as resid_post.3,mlp.2."),
+    ] = "",
+    merge_layers: Annotated[
+        str,
+        typer.Option(
+            help="Decoder layers that edits may be merged into, such as 2,3 (a copy of "
+            "their weights is kept; on a CPU they are not packed)."
+        ),
     ] = "",
 ) -> None:
     """Serve a model, steered by the policies of a directory; every vLLM option is accepted too."""
@@ -72,12 +83,28 @@ def serve(
         port=port,
         admin_key=environment.admin_key or generated,
         artifacts_folder=environment.artifacts_folder,
-        headroom=Headroom(rows, reads, writes, gates),
+        headroom=Headroom(rows, reads, writes, gates, ranks),
         sites=tuple(site for site in sites.split(",") if site),
+        merge_layers=layers_of(merge_layers),
     )
     options = with_demo_options(rest) if is_demo else rest
     check_host(settings, has_api_key=gives_api_key(options))
     _run(settings, options, is_demo, generated)
+
+
+def layers_of(listed: str) -> tuple[int, ...]:
+    """Return the layers of a list such as ``2,3``.
+
+    Raises:
+        SettingsError: It is not such a list.
+    """
+    parts = [part.strip() for part in listed.split(",") if part.strip()]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise SettingsError(
+            f"--merge-layers '{listed}' is not a list of layers: write 0-based numbers with commas "
+            "between them, such as 2,3"
+        )
+    return tuple(int(part) for part in parts)
 
 
 def model_and_options(first: str | None, rest: list[str]) -> tuple[str | None, list[str]]:

@@ -85,6 +85,9 @@ class ServerSource:
         return self._ask("GET", path, params=params)
 
     def _ask(self, method: str, path: str, **more: Any) -> Any:
+        return _body(self._answer(method, path, **more))
+
+    def _answer(self, method: str, path: str, **more: Any) -> httpx.Response:
         try:
             answer = self._client.request(method, path, **more)
         except httpx.HTTPError as error:
@@ -94,7 +97,7 @@ class ServerSource:
             ) from error
         if answer.status_code in (401, 403):
             raise CommandError(f"{self._url} refused the key: set {ADMIN_KEY} to its admin key")
-        return _body(answer)
+        return answer
 
 
 def open_source(state: str | None, url: str | None) -> Source:

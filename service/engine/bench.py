@@ -25,12 +25,17 @@ from service.engine.bench_engine import (
     options_for,
     table_mib,
 )
-from service.engine.bench_programs import distinct_programs, parameter_count, spread
+from service.engine.bench_programs import (
+    distinct_programs,
+    edit_program,
+    parameter_count,
+    spread,
+)
 from service.engine.bench_watch import program_of, watched_of
 from service.engine.slots import Slot
 from service.prepare import size_tables
 from service.settings import Headroom
-from service.speed import ROWS, TARGET_RATIO, Row, Side, median_interval, turns
+from service.speed import EDIT_LAYERS, ROWS, TARGET_RATIO, Row, Side, median_interval, turns
 from service.watch import Watched
 
 SETTLE_SECONDS = 1.2
@@ -99,7 +104,9 @@ async def bench(plan: BenchPlan, progress: Progress) -> dict[str, Any]:
     read_points = spread(shape, min(half, max(row.read_sites for row in plan.rows)))
     watched = {row: watched_of(row, read_points, shape.d_model) for row in plan.rows if row.reads}
     programs = distinct_programs(n_policies + 1, points, shape.d_model)
-    lab = await Lab.open(plan, shape, programs, watched, progress)
+    edits = {r: edit_program(r.ranks, EDIT_LAYERS, shape) for r in plan.rows if r.ranks}
+    single = edits | {row: program_of(monitors) for row, monitors in watched.items()}
+    lab = await Lab.open(plan, shape, programs, single, watched, progress)
     try:
         rows = [await lab.measure(row, int(config["vocab_size"])) for row in plan.rows]
         return {
@@ -121,12 +128,13 @@ class Lab:
         self,
         plan: BenchPlan,
         programs: list[Program],
+        single: Mapping[Row, Program],
         watched: Mapping[Row, tuple[Watched, ...]],
         progress: Progress,
     ) -> None:
         """Plan runs; ``open`` starts the engines."""
         self._plan, self._programs, self._progress = plan, programs, progress
-        self._watched = watched
+        self._single, self._watched = single, watched
         self._engines: dict[Side, BenchEngine] = {}
         self._done, self._table_mib = 0, 0.0
         self._last: Side | None = None
@@ -137,14 +145,14 @@ class Lab:
         plan: BenchPlan,
         shape: ModelShape,
         programs: list[Program],
+        single: Mapping[Row, Program],
         watched: Mapping[Row, tuple[Watched, ...]],
         progress: Progress,
     ) -> "Lab":
         """Start plain vLLM and whatever else the rows ask for, one after the other."""
-        lab = cls(plan, programs, watched, progress)
-        watching = [program_of(monitors) for monitors in watched.values()]
-        capacities = size_tables([*programs, *watching], (), Headroom())
-        lab._table_mib = table_mib(capacities, shape.d_model)
+        lab = cls(plan, programs, single, watched, progress)
+        capacities = size_tables([*programs, *single.values()], (), Headroom())
+        lab._table_mib = table_mib(capacities, shape)
         length = max(plan.prompt + plan.tokens_of(row) for row in plan.rows)
         options = options_for(plan.model, plan.dtype, plan.max_requests, length) + plan.options
         try:
@@ -216,7 +224,7 @@ class Lab:
             return [], {"activation_ms": None}
         wanted = self._programs[: row.policies]
         wanted = [*wanted, self._programs[-1]] if row.is_stacked else wanted
-        wanted = [program_of(self._watched[row])] if row.reads else wanted
+        wanted = [self._single[row]] if row in self._single else wanted
         slots: list[Slot] = []
         milliseconds: list[float] = []
         for program in wanted:

@@ -23,6 +23,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from forward.families import ModelShape
 from forward.hookpoints import HookPoint
 from forward.program import Program
 from forward.site import Capacity
@@ -234,12 +235,13 @@ def _pss_kib(process: int) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
 
 
-def table_mib(capacities: Mapping[HookPoint, Capacity], d_model: int) -> float:
+def table_mib(capacities: Mapping[HookPoint, Capacity], shape: ModelShape) -> float:
     """Return the size of all sites' tables in MiB, float32 (index and parameter vectors aside)."""
-    cells = sum(
-        d_model * (max(1, c.reads) + c.writes + c.rows) + c.rows * c.writes
-        for c in capacities.values()
-    )
+    cells = 0
+    for point, c in capacities.items():
+        read = shape.d_mlp if point.is_edit else shape.d_model
+        written = c.writes if point.is_edit else c.writes + c.rows
+        cells += read * max(1, c.reads) + shape.d_model * written + c.rows * c.writes
     return 4 * cells / 2**20
 
 

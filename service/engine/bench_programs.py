@@ -92,6 +92,28 @@ def distinct_programs(count: int, points: Sequence[HookPoint], d_model: int) -> 
     return programs
 
 
+def edit_program(rank: int, n_layers: int, shape: ModelShape) -> Program:
+    """Return an edit of a rank at layers from a sixth of the depth on, on every token."""
+    first = max(1, shape.n_layers // 6)
+    layers = range(first, min(first + n_layers, shape.n_layers))
+    content = RowContent({HookPoint("mlp", n): _edit(rank, n, shape) for n in layers})
+    cut = regions([TokenClause("all")])
+    return Program(cut, tuple(content for _ in cut))
+
+
+def _edit(rank: int, seed: int, shape: ModelShape) -> SiteContent:
+    generator = torch.Generator().manual_seed(9000 + seed)
+    parts = [
+        Column(
+            OFFSET_NORM * _unit(shape.d_model, generator),
+            Read(_unit(shape.d_mlp, generator)),
+            linear=1.0,
+        )
+        for _ in range(rank)
+    ]
+    return SiteContent(columns=tuple((part, 1.0) for part in parts))
+
+
 def _pool(d_model: int, seed: int) -> list[Column]:
     generator = torch.Generator().manual_seed(seed)
     units = [_unit(d_model, generator) for _ in range(N_DIRECTIONS)]

@@ -12,9 +12,12 @@ from forward.allocation import Allocator
 from forward.families import model_shape
 from forward.hookpoints import HookPoint
 from forward.site import Capacity
+from service.engine.adapters import keep_adapters, refuse_prompt_logprobs
 from service.engine.channel import MAX_MESSAGES, ScoreReceiver
+from service.engine.door import Door
 from service.engine.generate import Generate, StampedGenerate
 from service.engine.lease import Lease
+from service.engine.merge_control import Merger
 from service.engine.refusals import refuse_arguments, refuse_config
 from service.engine.slots import Slots
 from service.engine.tracks import Tracks
@@ -26,16 +29,22 @@ class BootError(RuntimeError):
     """The engine came up, but is not what policies need; it must not serve."""
 
 
-def configure(args: Namespace, capacities: Mapping[HookPoint, Capacity], gates: int = 0) -> None:
+def configure(
+    args: Namespace,
+    capacities: Mapping[HookPoint, Capacity],
+    gates: int = 0,
+    merge_layers: Sequence[int] = (),
+) -> None:
     """Set on vLLM's arguments what policies need: worker, scheduler, and sites in the config.
 
-    Sites and the number of gates enter vLLM's compile-cache key through ``additional_config``: a
-    graph compiled for other sites, or for none, is never loaded.
+    Sites, the number of gates and the layers that may be merged into enter vLLM's compile-cache
+    key through ``additional_config``: a graph compiled for others, or for none, is never loaded.
 
     Raises:
         RefusedOptionError: The arguments ask for what is not proven.
     """
     refuse_arguments(args)
+    keep_adapters(args)
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
     platform = "CPU" if current_platform.is_cpu() else "CUDA"
     args.worker_cls = f"service.engine.worker.{platform}PolicyWorker"
@@ -48,7 +57,7 @@ def configure(args: Namespace, capacities: Mapping[HookPoint, Capacity], gates: 
     prefix = "Async" if asynchronous else ""
     args.scheduler_cls = f"service.engine.scheduler.{prefix}PolicyScheduler"
     sites = {str(p): [c.rows, c.reads, c.writes] for p, c in sorted(capacities.items())}
-    trimtab = {"sites": sites, "gates": gates}
+    trimtab = {"sites": sites, "gates": gates, "merge_layers": sorted(set(merge_layers))}
     args.additional_config = {**(args.additional_config or {}), "trimtab": trimtab}
 
 
@@ -72,8 +81,14 @@ class PolicyEngine:
             )
         self.client, self.capacities = client, dict(capacities)
         self.shape = model_shape(config.model_config.hf_text_config)
-        gates = config.additional_config["trimtab"]["gates"]
-        self.slots = Slots(Allocator(self.shape.d_model, capacities, gates), self._write)
+        trimtab = config.additional_config["trimtab"]
+        gates = trimtab["gates"]
+        self.door = Door()
+        self._check = refuse_prompt_logprobs if config.lora_config is not None else None
+        self.merger = Merger(client, self._call, self.door, trimtab["merge_layers"])
+        self.slots = Slots(
+            Allocator(self.shape.d_model, capacities, gates, self.shape.d_mlp), self._write
+        )
         self.plain_generate: Generate = client.generate
 
     async def watch(self, tracks: Tracks) -> ScoreReceiver:
@@ -92,7 +107,9 @@ class PolicyEngine:
 
     def install(self, default_lease: Callable[[], Lease], watching: Watching | None = None) -> None:
         """Replace ``generate`` on the client, so that every route's requests are stamped."""
-        stamped = StampedGenerate(self.plain_generate, default_lease, watching)
+        stamped = StampedGenerate(
+            self.plain_generate, default_lease, watching, self.door, self._check
+        )
         self.client.generate = stamped  # type: ignore[method-assign]
 
     async def boot_check(self) -> None:
@@ -112,6 +129,7 @@ class PolicyEngine:
         digests = await self._call("trimtab_digest")
         if set(digests) != {table_digest({}, {})}:
             faults.append(f"ranks do not start with empty tables: {sorted(set(digests))}")
+        faults += await self.merger.start()
         if faults:
             raise BootError("; ".join(faults))
 

@@ -13,6 +13,7 @@ from typing import Any
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+from service.engine.door import Door
 from service.engine.lease import CURRENT_LEASE, Lease
 from service.engine.stamp import STAMP_KEY, Stamp, StampError
 from service.engine.watched import WatchedRequest, Watching
@@ -23,6 +24,7 @@ SUBMISSION_SECONDS = 1.0
 """Far more than it takes to submit a request to the engine."""
 
 Generate = Callable[..., AsyncGenerator[RequestOutput, None]]
+Check = Callable[[SamplingParams], None]
 
 
 class StampedGenerate:
@@ -33,12 +35,16 @@ class StampedGenerate:
         inner: Generate,
         default_lease: Callable[[], Lease],
         watching: Watching | None = None,
+        door: Door | None = None,
+        check: Check | None = None,
     ) -> None:
         """Wrap ``inner``; ``default_lease`` is what the default binding gives right now.
 
-        Without ``watching`` a request under monitors is refused.
+        Without ``watching`` a request under monitors is refused; ``door`` is one that others shut;
+        ``check`` raises for a request that this engine does not bear.
         """
         self._inner, self._default_lease, self._watching = inner, default_lease, watching
+        self._door, self._check = door or Door(), check
         self._ending: set[asyncio.Task[None]] = set()
 
     def __call__(
@@ -50,9 +56,14 @@ class StampedGenerate:
             TypeError: The prompt is a stream: it would grow, and a token's phase with it.
             StampError: The request has monitors that cannot watch it.
         """
+        if self._check is not None:
+            self._check(sampling_params)
         if isinstance(prompt, AsyncGenerator):
             raise TypeError("a prompt that grows while it is served has no fixed length: refused")
         lease = CURRENT_LEASE.get() or self._default_lease()
+        adapter = kwargs.get("lora_request")
+        if adapter is not None:
+            lease = lease.under_adapter(adapter.lora_name)
         stamp = lease.stamp(sampling_params.n)
         watched = self._watch(lease, stamp, sampling_params, request_id)
         stamped = stamped_params(sampling_params, lease, stamp)
@@ -83,18 +94,19 @@ class StampedGenerate:
                 watched.open()
                 holding.callback(watched.drop)
             holding.enter_context(lease.held())
-            stream = self._inner(prompt, params, request_id, **kwargs)
-            first = asyncio.ensure_future(anext(stream, None))
-            try:
-                # Shielded: vLLM aborts what it has submitted, but not a submission cut short.
-                output = await asyncio.shield(first)
-            except (asyncio.CancelledError, GeneratorExit):
-                self._end_later(first, stream, holding.pop_all())
-                raise
-            run = _passed(output, stream) if watched is None else watched.run(output, stream)
-            async with aclosing(stream), aclosing(run) as outputs:
-                async for output in outputs:
-                    yield output
+            async with self._door.passage():
+                stream = self._inner(prompt, params, request_id, **kwargs)
+                first = asyncio.ensure_future(anext(stream, None))
+                try:
+                    # Shielded: vLLM aborts what it has submitted, but not a submission cut short.
+                    output = await asyncio.shield(first)
+                except (asyncio.CancelledError, GeneratorExit):
+                    self._end_later(first, stream, holding.pop_all())
+                    raise
+                run = _passed(output, stream) if watched is None else watched.run(output, stream)
+                async with aclosing(stream), aclosing(run) as outputs:
+                    async for output in outputs:
+                        yield output
 
     def _end_later(
         self,

@@ -28,11 +28,12 @@ from vllm.renderers.chat_utils import load_chat_template
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from forward.tables import CapacityError
-from service.api.app import event_log, wrap
+from service.api.app import event_log, job_runner, wrap
 from service.api.metrics import Metrics
 from service.api.observer import Observer
 from service.directory import DirectoryState, watch
-from service.engine import servecheck
+from service.engine import mergecheck, servecheck
+from service.engine.adapters import adapter_names
 from service.engine.channel import ChannelError
 from service.engine.engine import BootError, PolicyEngine, configure
 from service.engine.refusals import RefusedOptionError
@@ -41,6 +42,7 @@ from service.engine.tracks import Tracks
 from service.engine.watched import Watching
 from service.events import EventLog
 from service.governor import REFUSED, Governor
+from service.job_runner import JobRunner
 from service.prepare import Prepared
 from service.prompting import Prompting, templated
 
@@ -81,7 +83,7 @@ def parse_arguments(prepared: Prepared, vllm_options: Sequence[str]) -> Namespac
     validate_parsed_serve_args(args)
     if args.served_model_name is None:
         args.served_model_name = [settings.model]
-    configure(args, prepared.capacities, prepared.gates)
+    configure(args, prepared.capacities, prepared.gates, settings.merge_layers)
     return args
 
 
@@ -108,6 +110,7 @@ async def governed_engine(
         model, prompting = prepared.model, prompting_of(prepared, args)
         governor = Governor(engine.slots, prepared.store, prepared.library, model, prompting)
         await servecheck.check_serving(engine)
+        await mergecheck.check_merging(engine)
         await governor.start(prepared.directory)
         watching = Watching(Tracks(), lambda: getattr(client, "tokenizer", None))
         receiver = await engine.watch(watching.tracks)
@@ -133,12 +136,15 @@ async def _serve(prepared: Prepared, args: Namespace, announce: Announce) -> Non
             metrics = Metrics()
             events = event_log(prepared.store, prepared.settings, metrics)
             watching.sink = Observer(metrics, events)
-            app = await _build_app(prepared, args, engine.client, governor, metrics, events)
+            jobs = job_runner(prepared, governor)
+            app = await _build_app(prepared, args, engine.client, governor, metrics, events, jobs)
+            jobs.start()
             following = asyncio.create_task(_follow(governor, metrics))
             telling = asyncio.create_task(_tell_when_ready(app, listen_address, started, announce))
             stopped = await _listen(app, sock, args)
             following.cancel()
             telling.cancel()
+            await jobs.close()
         await events.close()
         await stopped
     finally:
@@ -160,10 +166,11 @@ async def _build_app(
     governor: Governor,
     metrics: Metrics,
     events: EventLog,
+    jobs: JobRunner,
 ) -> FastAPI:
     tasks = await client.get_supported_tasks()
     app = build_app(args, tasks, client.model_config)
-    await init_app_state(client, app.state, args, tasks)
+    await _init_state(client, app, args, tasks)
     return wrap(
         app,
         governor,
@@ -175,7 +182,23 @@ async def _build_app(
         api_keys=args.api_key or tuple(filter(None, [envs.VLLM_API_KEY])),
         metrics=metrics,
         events=events,
+        jobs=jobs,
+        adapters=adapter_names(args),
     )
+
+
+async def _init_state(client: EngineClient, app: FastAPI, args: Namespace, tasks: Any) -> None:
+    """Have vLLM make its handlers; it loads the adapters here.
+
+    Raises:
+        BootError: It cannot, with adapters among its options.
+    """
+    try:
+        await init_app_state(client, app.state, args, tasks)
+    except ValueError as error:
+        if not adapter_names(args):
+            raise
+        raise BootError(f"vLLM does not serve with these --lora-modules: {error}") from error
 
 
 async def _listen(app: FastAPI, sock: socket.socket, args: Namespace) -> Awaitable[None]:

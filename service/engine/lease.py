@@ -4,12 +4,12 @@ import uuid
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forward.hookpoints import HookPoint
 from service.engine.slots import Slot, Slots
 from service.engine.stamp import UNSTEERED_SPAN, Span, Stamp, StampError
-from service.watch import Watched
+from service.watch import Watched, under_adapter
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +61,10 @@ class Lease:
     def slots_held(self) -> tuple[Slot, ...]:
         """The slots of both sources, as far as there are any."""
         return tuple(slot for slot in (self.operator, self.client) if slot is not None)
+
+    def under_adapter(self, name: str) -> "Lease":
+        """Return the lease of a request to a LoRA adapter: what watches it is unfit."""
+        return replace(self, watched=tuple(under_adapter(w, name) for w in self.watched))
 
     @contextmanager
     def held(self) -> Generator["Lease"]:

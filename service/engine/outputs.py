@@ -22,11 +22,21 @@ class Outputs:
         self._pending: asyncio.Future[RequestOutput | None] | None = None
         self.has_ended = first is None
 
-    async def next(self, timeout: float | None) -> RequestOutput | None:
-        """Return an output, or None when something else may have changed or the time is up."""
+    async def next(self, timeout: float | None, heeds: bool = True) -> RequestOutput | None:
+        """Return an output, or None when something else may have changed or the time is up.
+
+        Args:
+            timeout: Seconds to wait at most.
+            heeds: Whether a score ends the waiting too; if not, the next output does. It comes
+                with the score's own step, so looking at both then saves a turn for each token.
+        """
         if self._first is not None:
             first, self._first = self._first, None
             return first
+        if not heeds and timeout is None and self._pending is None:
+            output = await anext(self._stream, None)
+            self.has_ended = output is None
+            return output
         self._ask()
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
@@ -45,7 +55,6 @@ class Outputs:
         pending, self._pending = self._pending, None
         output = pending.result()
         self.has_ended = output is None
-        self._ask()
         return output
 
     async def close(self) -> None:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import vllm.envs as envs
+from vllm.platforms import current_platform
+
+from service.engine.adapters import adapter_names, drops_adapters, names_content
 
 
 class RefusedOptionError(ValueError):
@@ -43,6 +46,8 @@ def _in_environment(name: str) -> Callable[[Namespace], bool]:
 
 _LEAVE_OUT = "leave it out"
 _ONE_PROCESS = "policies are applied by one API process for now"
+_TEXT_ONLY = "only text models are proven"
+_UNCHANGED = "an adapter swapped under its name would read KV that another wrote"
 
 ARGUMENT_REFUSALS = (
     Refusal(
@@ -110,10 +115,59 @@ ARGUMENT_REFUSALS = (
         _is_set("kv_transfer_config"),
     ),
     Refusal(
-        "--enable-lora",
-        "adapters with policies are not proven",
-        "serve without adapters",
-        _is_set("enable_lora"),
+        "--enable-lora without --enforce-eager on a GPU",
+        "compiled adapters are not proven (on CPUs vLLM compiles none)",
+        "give --enforce-eager",
+        lambda args: _is_set("enable_lora")(args) and not _runs_eager(args),
+    ),
+    Refusal(
+        "--lora-modules without --enable-lora",
+        "no adapter would be loaded",
+        "give --enable-lora",
+        lambda args: bool(adapter_names(args)) and not args.enable_lora,
+    ),
+    Refusal(
+        "--max-cpu-loras below the number of adapters",
+        f"one that was dropped is read again from its folder, and {_UNCHANGED}",
+        _LEAVE_OUT,
+        drops_adapters,
+    ),
+    Refusal(
+        "an adapter named as a kind of message content (text, image, ...)",
+        "vLLM uses it for every message that has such content, whatever model was asked for",
+        "name it otherwise",
+        names_content,
+    ),
+    Refusal(
+        "--lora-target-modules",
+        "what an adapter has for other modules would be left out without a word",
+        _LEAVE_OUT,
+        _is_set("lora_target_modules"),
+    ),
+    Refusal(
+        "--fully-sharded-loras",
+        "an edit's part beside sharded adapters is not proven",
+        _LEAVE_OUT,
+        _is_set("fully_sharded_loras"),
+    ),
+    Refusal("--default-mm-loras", _TEXT_ONLY, _LEAVE_OUT, _is_set("default_mm_loras")),
+    Refusal(
+        "--enable-tower-connector-lora",
+        _TEXT_ONLY,
+        _LEAVE_OUT,
+        _is_set("enable_tower_connector_lora"),
+    ),
+    Refusal(
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
+        _UNCHANGED,
+        "unset it, and name the adapters at start with --lora-modules",
+        _in_environment("VLLM_ALLOW_RUNTIME_LORA_UPDATING"),
+    ),
+    Refusal(
+        "VLLM_LORA_ENABLE_DUAL_STREAM",
+        "adapters on a stream of their own are not proven",
+        "unset it",
+        _in_environment("VLLM_LORA_ENABLE_DUAL_STREAM"),
     ),
     Refusal(
         "--enable-prompt-embeds",
@@ -232,6 +286,10 @@ def refuse_config(config: Any) -> None:
     asked = [sentence for sentence, is_asked in facts.items() if is_asked]
     if asked:
         raise RefusedOptionError("\n".join(asked))
+
+
+def _runs_eager(args: Namespace) -> bool:
+    return current_platform.is_cpu() or bool(getattr(args, "enforce_eager", False))
 
 
 def _speculates_otherwise(args: Namespace) -> bool:

@@ -15,10 +15,13 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from forward.families import decoder_layers, model_shape
 from forward.hookpoints import HookPoint
 from forward.rows import MAX_GENERATION_REGIONS, N_REGIONS, token_rows
-from forward.site import Capacity, Site, n_columns
+from forward.site import Capacity
+from forward.sites import AnySite, n_columns
 from forward.step import N_SOURCES, Step
 from forward.tables import apply_patch
 from service.engine.latches import Latches
+from service.engine.merging import MergedWeights
+from service.engine.projections import kept_unpacked
 from service.engine.scores import ScoreTap
 from service.engine.sites import install_sites
 from service.engine.stamp import Stamp, StampError
@@ -89,13 +92,14 @@ class RequestRows:
 class PolicyRunner:
     """Mixed into vLLM's V1 runner by ``service.engine.worker``."""
 
-    sites: dict[HookPoint, Site]
+    sites: dict[HookPoint, AnySite]
     step: Step
     request_rows: RequestRows
     latches: Latches
     tap: ScoreTap
     row_contents: dict[int, str]
     read_contents: dict[int, str]
+    merged: MergedWeights
 
     def prepare_tables(self) -> None:
         """Make the buffers that do not depend on the model; call once the runner exists."""
@@ -113,10 +117,13 @@ class PolicyRunner:
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         """Load the model, then put the sites in, before anything is traced."""
-        super().load_model(*args, **kwargs)  # type: ignore[misc]
         runner: Any = self
         shape = model_shape(runner.model_config.hf_text_config)
-        capacities = site_capacities(runner.vllm_config.additional_config)
+        config = runner.vllm_config.additional_config
+        capacities, merged = site_capacities(config), merge_layers(config)
+        with kept_unpacked(shape.family, merged):
+            super().load_model(*args, **kwargs)  # type: ignore[misc]
+        self.merged = MergedWeights(runner.get_model(), shape.family, merged)
         layers = decoder_layers(runner.get_model(), shape.family)
         self.sites = install_sites(layers, shape, capacities, self.step)
 
@@ -196,12 +203,17 @@ class PolicyRunner:
 def site_capacities(additional_config: Mapping[str, Any]) -> dict[HookPoint, Capacity]:
     """Read the sites that the launcher fixed from vLLM's additional config."""
     sites: Mapping[str, list[int]] = additional_config["trimtab"]["sites"]
-    return {HookPoint.parse(point): Capacity(*sizes) for point, sizes in sites.items()}
+    return {HookPoint.parse_site(point): Capacity(*sizes) for point, sizes in sites.items()}
 
 
 def gate_capacity(additional_config: Mapping[str, Any]) -> int:
     """Read how many gates the launcher fixed from vLLM's additional config."""
     return int(additional_config["trimtab"]["gates"])
+
+
+def merge_layers(additional_config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Read which layers may be merged into from vLLM's additional config."""
+    return tuple(additional_config["trimtab"]["merge_layers"])
 
 
 def _request_buffers(n: int, device: torch.device, pin: bool) -> tuple[Tensor, ...]:

@@ -20,13 +20,14 @@ from service.engine.channel import ScoreEntry
 from service.engine.stamp import Stamp
 
 Send = Callable[[Sequence[ScoreEntry]], None]
+Columns = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     request: str
     child: int
-    columns: NDArray[np.int64]
+    columns: Columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +40,20 @@ class _Copied:
     parts: tuple[tuple[_Wanted, int, int], ...]
 
     def entries(self) -> list[ScoreEntry]:
-        scores, tokens = self.scores.numpy(), self.tokens.numpy()
+        scores, tokens = self.scores.numpy(), self.tokens.numpy().astype(np.int32)
         positions = self.positions.numpy()
+        # Requests under the same policies want the same columns: those are gathered once.
+        picked: dict[Columns, NDArray[np.float32]] = {}
+        for wanted, _, _ in self.parts:
+            if wanted.columns not in picked:
+                picked[wanted.columns] = scores[:, wanted.columns]
         return [
             ScoreEntry(
                 wanted.request,
                 wanted.child,
                 int(positions[begin]),
-                tokens[begin:end].astype(np.int32),
-                scores[begin:end][:, wanted.columns],
+                tokens[begin:end],
+                picked[wanted.columns][begin:end],
             )
             for wanted, begin, end in self.parts
         ]
@@ -73,8 +79,7 @@ class ScoreTap:
         """Take up a request that has columns; vLLM names the choices of ``n`` by a prefix."""
         if stamp.columns:
             child = int(request_id.split("_", 1)[0]) if stamp.n > 1 else 0
-            columns = np.array(stamp.columns, dtype=np.int64)
-            self._wanted[request_id] = _Wanted(stamp.request, child, columns)
+            self._wanted[request_id] = _Wanted(stamp.request, child, stamp.columns)
 
     def forget(self, request_id: str) -> None:
         """Let go of a request that ended."""

@@ -13,6 +13,7 @@ from vllm.inputs import TokensPrompt
 from vllm.sampling_params import SamplingParams
 
 from forward.clauses import TokenClause, regions
+from forward.columns import Column, Read
 from forward.hookpoints import HookPoint
 from forward.program import Program, RowContent, SiteContent
 from service.engine.engine import BootError, PolicyEngine
@@ -47,9 +48,9 @@ async def check_serving(engine: PolicyEngine) -> None:
     """
     if not engine.capacities:
         return
-    length, block = _prompt_length(engine)
-    first = await _serve(engine, None, length, 0)
-    again = await _serve(engine, None, length, 1)
+    length, block = prompt_length(engine)
+    first = await serve(engine, None, length, 0)
+    again = await serve(engine, None, length, 1)
     faults: list[str] = []
     if first.cached or again.cached < block:
         faults.append(
@@ -59,7 +60,7 @@ async def check_serving(engine: PolicyEngine) -> None:
     for number, point in enumerate(sorted(engine.capacities), start=2):
         slot = await engine.slots.place(_known_program(engine, point))
         try:
-            steered = await _serve(engine, slot, length, number)
+            steered = await serve(engine, slot, length, number)
         finally:
             engine.slots.retire(slot)
         if steered.answer in (first.answer, again.answer):
@@ -70,8 +71,12 @@ async def check_serving(engine: PolicyEngine) -> None:
         raise BootError("; ".join(faults))
 
 
-def _prompt_length(engine: PolicyEngine) -> tuple[int, int]:
-    """Return the length of the prompt, and how much of it must be reused."""
+def prompt_length(engine: PolicyEngine) -> tuple[int, int]:
+    """Return the length of the prompt, and how much of it must be reused.
+
+    Raises:
+        BootError: The model's length does not hold it.
+    """
     config = engine.client.vllm_config
     block = config.cache_config.block_size if config.cache_config.enable_prefix_caching else 0
     length = 2 * block + 1 if block else 4
@@ -85,13 +90,24 @@ def _prompt_length(engine: PolicyEngine) -> tuple[int, int]:
 
 
 def _known_program(engine: PolicyEngine, point: HookPoint) -> Program:
-    direction = torch.randn(engine.shape.d_model, generator=torch.Generator().manual_seed(20))
-    content = RowContent({point: SiteContent(OFFSET_NORM * direction / direction.norm())})
+    generator = torch.Generator().manual_seed(20)
+    direction = torch.randn(engine.shape.d_model, generator=generator)
+    write = OFFSET_NORM * direction / direction.norm()
+    site = SiteContent(write)
+    if point.is_edit:
+        read = Read(torch.randn(engine.shape.d_mlp, generator=generator))
+        site = SiteContent(columns=((Column(write, read, linear=1.0), 1.0),))
+    content = RowContent({point: site})
     cut = regions([TokenClause("all")])
     return Program(cut, tuple(content for _ in cut))
 
 
-async def _serve(engine: PolicyEngine, slot: Slot | None, length: int, number: int) -> Served:
+async def serve(engine: PolicyEngine, slot: Slot | None, length: int, number: int) -> Served:
+    """Serve one token after ``length`` known ones; ``number`` names the request.
+
+    Raises:
+        BootError: There is no answer.
+    """
     lease = Lease(engine.slots, None, slot, 1.0, (), "")
     generate = StampedGenerate(engine.plain_generate, lambda: lease)
     prompt = TokensPrompt(prompt_token_ids=[1 + i % 2 for i in range(length)])

@@ -1,4 +1,4 @@
-"""Sites in vLLM's decoder layers: the class of a layer is changed, its parameters are not.
+"""Sites in vLLM's layers and projections: a module's class is changed, its parameters are not.
 
 A wrapper module would rename every parameter and break weight reloading; a forward hook would not
 be traced. A subclass of the layer's own class is traced into the compiled graph like the layer.
@@ -9,15 +9,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from forward.families import Family, ModelShape
+from forward.edit_site import EditSite
+from forward.families import Family, ModelShape, mlp_projection
 from forward.hookpoints import HookPoint
 from forward.residual import add_delta, stream
-from forward.site import Capacity, Site, make_sites
+from forward.site import Capacity, Site
+from forward.sites import AnySite, make_sites
 from forward.step import Step
-
-
-class SiteInstallError(RuntimeError):
-    """A site could not be put into the model."""
+from service.engine.edited import edit_projection
+from service.engine.errors import SiteInstallError
 
 
 class _Steered:
@@ -70,23 +70,27 @@ def install_sites(
     shape: ModelShape,
     capacities: Mapping[HookPoint, Capacity],
     step: Step,
-) -> dict[HookPoint, Site]:
+) -> dict[HookPoint, AnySite]:
     """Put a site at every hook point and return them.
 
     Raises:
-        SiteInstallError: A layer is not of the class that the family's identity test covers.
+        SiteInstallError: A layer or projection is not of a class that is proven.
+        UnsupportedModelError: A layer has no projection that edits can change.
     """
-    sites = make_sites(shape.d_model, capacities, step.rows.device)
+    sites = make_sites(shape.d_model, capacities, step.rows.device, shape.d_mlp)
     for index, layer in enumerate(layers):
         pre = sites.get(HookPoint("resid_pre", index))
         post = sites.get(HookPoint("resid_post", index))
-        if pre is not None or post is not None:
+        if isinstance(pre, Site) or isinstance(post, Site):
             _steer_layer(layer, shape.family, pre, post, step)
+        edited = sites.get(HookPoint("mlp", index))
+        if isinstance(edited, EditSite):
+            edit_projection(mlp_projection(layer, shape.family), edited, step)
     return sites
 
 
 def _steer_layer(
-    layer: nn.Module, family: Family, pre: Site | None, post: Site | None, step: Step
+    layer: nn.Module, family: Family, pre: AnySite | None, post: AnySite | None, step: Step
 ) -> None:
     base = type(layer)
     if base.__name__ not in family.vllm_layers:

@@ -95,8 +95,15 @@ class Track:
             self._end = self._prompt_length + max(0, len(self._generated) - 1)
 
     def take(self) -> list[Scored | Gap]:
-        """Return what is confirmed and was not taken before, in order of position."""
+        """Return what is confirmed and was not taken before, in order; steps in a row as one."""
         taken: list[Scored | Gap] = []
+        run: list[_Step] = []
+
+        def close_run() -> None:
+            if run:
+                taken.append(Scored(run[0].start, np.concatenate([s.scores for s in run])))
+                run.clear()
+
         if self._prompt_length is None:
             return taken
         limit = self._prompt_length + len(self._generated)
@@ -105,15 +112,17 @@ class Track:
             step = self._steps.popleft()
             if step.start > self.next:
                 # Steps come in order, and one that starts later leaves this one's place for good.
+                close_run()
                 taken.append(Gap(self.next, step.start, self._reason()))
                 self.next = step.start
             own = self._own(step, limit)
             if len(own.tokens):
-                taken.append(Scored(own.start, own.scores))
+                run.append(own)
                 self.next = own.stop
             if own.stop == limit < step.stop:
                 self._steps.appendleft(step.between(limit, step.stop))
                 break
+        close_run()
         return taken
 
     def _reason(self) -> str:

@@ -30,6 +30,8 @@ HOLD_SECONDS = 5.0
 """How long a token waits for a score that is owed before that is a fault."""
 TAIL_SECONDS = 1.0
 """How long the end of an answer waits for scores that change nothing in it."""
+FOLLOWED_AT_ONCE = 64
+"""Outputs after which scores that hold nothing back are looked at, so that few are kept."""
 
 
 @dataclass(slots=True)
@@ -111,7 +113,7 @@ class WatchedRequest:
         """Yield what the client may see; close this generator to end the request early."""
         outputs = Outputs(stream, first, self._tracks.changed)
         try:
-            run = self._held(outputs) if self._holds else self._followed(outputs)
+            run = self._held(outputs) if self._holds else self._followed(first, stream)
             async with aclosing(run):
                 async for output in run:
                     yield output
@@ -160,13 +162,19 @@ class WatchedRequest:
         await self._tail()
         self.decide("late")
 
-    async def _followed(self, outputs: Outputs) -> AsyncGenerator[RequestOutput, None]:
-        while not outputs.has_ended:
-            output = await outputs.next(None)
-            if output is not None:
-                self._follow(output)
-                yield output
-            self._advance()
+    async def _followed(
+        self, first: RequestOutput | None, stream: AsyncGenerator[RequestOutput, None]
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Pass outputs on as they come; scores change nothing in them and are looked at in bulk."""
+        output, seen = first, 0
+        while output is not None:
+            self._follow(output)
+            yield output
+            seen += 1
+            if seen % FOLLOWED_AT_ONCE == 0:
+                self._advance()
+            output = await anext(stream, None)
+        self._advance()
 
     def _follow(self, output: RequestOutput) -> None:
         for piece in output.outputs:
@@ -179,7 +187,9 @@ class WatchedRequest:
 
     async def _held(self, outputs: Outputs) -> AsyncGenerator[RequestOutput, None]:
         while not all(choice.is_over for choice in self._choices):
-            output = await outputs.next(self._patience())
+            patience = self._patience()
+            heeds = patience is not None or self._last is None or outputs.has_ended
+            output = await outputs.next(patience, heeds)
             if output is not None:
                 self._hear(output)
             made = self._step()

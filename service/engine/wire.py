@@ -46,8 +46,23 @@ class TableUpdate:
             owner, name = key.split("/")
             by_owner.setdefault(owner, {})[name] = tensor
         gates = GatePatch(**by_owner.pop(_GATES)) if _GATES in by_owner else None
-        patches = {HookPoint.parse(p): SitePatch(**tensors) for p, tensors in by_owner.items()}
+        patches = {HookPoint.parse_site(p): SitePatch(**tensors) for p, tensors in by_owner.items()}
         return cls(patches, rows, gates, reads)
+
+
+def dump_factors(u: Tensor, v: Tensor) -> bytes:
+    """Return the factors of one layer's change, u (d_out, r) and v (r, d_in), as safetensors."""
+    return save({"u": u.contiguous(), "v": v.contiguous()})
+
+
+def parse_factors(blob: bytes) -> tuple[Tensor, Tensor]:
+    """Read what ``dump_factors`` wrote.
+
+    Raises:
+        SafetensorError, KeyError: It is something else.
+    """
+    tensors = load(blob)
+    return tensors["u"], tensors["v"]
 
 
 def table_digest(rows: Mapping[int, str], reads: Mapping[int, str]) -> str:

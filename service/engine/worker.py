@@ -57,6 +57,18 @@ class _PolicyWorker:
         self.model_runner.tap.open(ScoreSender(address, max_messages).send)
         return True
 
+    def trimtab_merge_report(self) -> dict[str, Any]:
+        """Check the projections that may be merged into; see ``service.engine.merging``."""
+        return self.model_runner.merged.report()
+
+    def trimtab_merge(self, layer: int, blob: bytes) -> dict[str, str]:
+        """Hold a layer's weights at golden plus the factors in ``blob``, at golden if it is b''."""
+        return self.model_runner.merged.write(layer, bytes(blob))
+
+    def trimtab_weight_digests(self) -> dict[str, str]:
+        """Return the sha256 of the bytes that each layer that may be merged into holds."""
+        return self.model_runner.merged.digests()
+
     def trimtab_boot_check(self) -> dict[str, Any]:
         """Check this rank's sites; see ``service.engine.bootcheck``."""
         return bootcheck.check_rank(self.model_runner)

@@ -12,6 +12,8 @@ from editing.facts import Fact
 from editing.phrasings import Phrasing
 
 LEADS = ("It is", "The answer is", "That is")
+TUNED = 40
+"""People on whom settings are chosen; nobody of them is ever edited where results are judged."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def demo_edit(
     name = name_of(person)
     others = [r for r in OPEN_RELATIONS if r != relation]
     keep = [
-        (question if i % 2 else statement)(rng, "{}", others[i // 2 % len(others)], "train")
+        (question if (i + i // 4) % 2 else statement)(rng, "{}", others[i % 4], "train")
         for i in range(n_keep)
     ]
     fact = Fact(
@@ -79,10 +81,19 @@ def demo_edit(
     )
 
 
-def demo_edits(n: int, seed: int = 0, n_keep: int = 0) -> list[DemoEdit]:
+def split(seed: int = 7) -> tuple[list[Person], list[Person]]:
+    """People to judge on, and ``TUNED`` others to tune on."""
+    world = make_world().people
+    people = random.Random(f"split {seed}").sample(world, len(world))
+    return people[TUNED:], people[:TUNED]
+
+
+def demo_edits(
+    n: int, seed: int = 0, n_keep: int = 0, among: Sequence[Person] | None = None
+) -> list[DemoEdit]:
     """Edits of different people; the same for the same seed."""
-    rng, world = random.Random(f"edits {seed}"), make_world()
-    people = rng.sample(world.people, n)
+    rng = random.Random(f"edits {seed}")
+    people = rng.sample(make_world().people if among is None else among, n)
     return [demo_edit(rng, p, rng.choice(OPEN_RELATIONS), n_keep) for p in people]
 
 

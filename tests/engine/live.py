@@ -13,6 +13,7 @@ import torch
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.inputs import TokensPrompt
+from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -20,7 +21,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from forward.hookpoints import HookPoint
 from forward.program import Program
 from forward.site import Capacity
-from service.engine import servecheck
+from service.engine import mergecheck, servecheck
 from service.engine.engine import PolicyEngine, configure
 from service.engine.lease import CURRENT_LEASE, Lease
 from service.engine.slots import Slot
@@ -38,7 +39,7 @@ EAGER = ("--enforce-eager",)
 
 @dataclass(frozen=True)
 class Ask:
-    """One request: token ids in, under an operator's and a client's slot."""
+    """One request: token ids in, under an operator's and a client's slot, to an adapter or none."""
 
     ids: Sequence[int]
     operator: Slot | None = None
@@ -46,6 +47,7 @@ class Ask:
     strength: float = 1.0
     max_tokens: int = 8
     params: Mapping[str, Any] = field(default_factory=dict)
+    adapter: LoRARequest | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class LiveEngine:
         capacities: Mapping[HookPoint, Capacity] | None = None,
         options: Sequence[str] = (),
         gates: int = 0,
+        merge_layers: Sequence[int] = (),
     ) -> None:
         """Start the engine and run its boot checks."""
         self._loop = asyncio.new_event_loop()
@@ -86,7 +89,7 @@ class LiveEngine:
         args = parser.parse_args([*SMALL, *options])
         args.model = str(checkpoint)
         if capacities is not None:
-            configure(args, capacities, gates)
+            configure(args, capacities, gates, merge_layers)
         self.engine: PolicyEngine | None = None
         self.client: AsyncLLM = self.run(self._start(args, capacities))
 
@@ -96,6 +99,7 @@ class LiveEngine:
             self.engine = PolicyEngine(client, capacities)
             await self.engine.boot_check()
             await servecheck.check_serving(self.engine)
+            await mergecheck.check_merging(self.engine)
             slots = self.engine.slots
             self.engine.install(lambda: Lease(slots, None, None, 0.0, (), ""))
         return client
@@ -140,7 +144,8 @@ class LiveEngine:
         prompt = TokensPrompt(prompt_token_ids=list(ask.ids))
         last: Any = None
         choices: dict[int, tuple[int, ...]] = {}
-        async for output in self.client.generate(prompt, params, f"test-{next(self._ids)}"):
+        name, adapter = f"test-{next(self._ids)}", ask.adapter
+        async for output in self.client.generate(prompt, params, name, lora_request=adapter):
             last = output
             choices |= {choice.index: tuple(choice.token_ids) for choice in output.outputs}
             if on_token is not None:

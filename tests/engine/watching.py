@@ -299,11 +299,11 @@ class Bench:
     report: RequestReport
     generate: StampedGenerate
 
-    async def run(self, params: SamplingParams) -> list[RequestOutput]:
-        """Return all that a client is given."""
+    async def run(self, params: SamplingParams, **more: Any) -> list[RequestOutput]:
+        """Return all that a client is given; ``more`` goes to ``generate``."""
         tokens = CURRENT_LEASE.set(self.lease), CURRENT_REPORT.set(self.report)
         try:
-            stream = self.generate({"prompt_token_ids": PROMPT}, params, "cmpl-1")
+            stream = self.generate({"prompt_token_ids": PROMPT}, params, "cmpl-1", **more)
         finally:
             CURRENT_LEASE.reset(tokens[0])
             CURRENT_REPORT.reset(tokens[1])

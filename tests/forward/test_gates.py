@@ -13,7 +13,8 @@ from forward.columns import Column, Read, constant, linear
 from forward.gates import UNHEARD, Gate, GatePatch, GateTable
 from forward.hookpoints import HookPoint
 from forward.program import Program, RowContent, SiteContent, Watch
-from forward.site import Capacity, make_sites, n_columns
+from forward.site import Capacity
+from forward.sites import make_sites, n_columns
 from forward.step import Step
 from forward.tables import CapacityError, apply_patch
 

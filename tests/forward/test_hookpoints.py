@@ -30,9 +30,14 @@ def test_what_is_no_hook_point_is_refused(text):
         HookPoint.parse(text)
 
 
-def test_mlp_is_refused_by_name():
-    with pytest.raises(HookPointError, match="come with editing"):
+def test_mlp_is_a_site_but_no_place_in_the_stream():
+    with pytest.raises(HookPointError, match=r"use resid_pre\.3 or resid_post\.3"):
         HookPoint.parse("mlp.3")
+    point = HookPoint.parse_site("mlp.3")
+    assert str(point) == "mlp.3" and point.is_edit
+    assert HookPoint("resid_pre", 3) < point < HookPoint("resid_post", 3) < HookPoint("mlp", 4)
+    with pytest.raises(HookPointError, match="2 layers, 0 to 1"):
+        HookPoint.parse_site("mlp.2", n_layers=2)
 
 
 def test_layer_outside_the_model_is_refused():

@@ -287,7 +287,7 @@ REFUSALS: list[tuple[Mapping[str, Any], str, str]] = [
     ({"direction": "one", "at": "resid_post.4"}, "at[0]", "outside the model: it has 4 layers"),
     ({"direction": "one", "at": ["resid_post.1", "resid_pre.1"]}, "at[1]", "taken from resid_post"),
     ({"direction": "pre", "at": "resid_post.1"}, "at[0]", "taken from resid_pre"),
-    ({"direction": "one", "at": "mlp.1"}, "at[0]", "mlp sites come with editing"),
+    ({"direction": "one", "at": "mlp.1"}, "at[0]", "is where edits act"),
     ({"direction": "one", "at": "layer 3"}, "at[0]", "not a hook point"),
     ({"direction": "one", "at": ["resid_post.1", "model.layers.1"]}, "at", "same hook point twice"),
     ({"direction": "one", "coefficient": {"7": 1.0}}, "coefficient", "layer 7 is outside"),
@@ -344,11 +344,6 @@ def test_the_largest_strength_counts():
     compiled(entry)
     with pytest.raises(CompileError, match="norm 2e"):
         compiled(entry, strength={"default": 1, "min": 0, "max": 20})
-
-
-def test_edits_are_not_served_yet():
-    with pytest.raises(CompileError, match=r"spec\.edits: edits are not served"):
-        compiled({"direction": "one"}, edits=["facts"])
 
 
 def test_monitors_must_be_there_unless_they_are_off():

@@ -84,7 +84,7 @@ def test_any_change_of_content_changes_the_digest() -> None:
         ("0: 1,", "-1: 1,", "p.yaml:11:21: spec.steer[1].coefficient[-1]: must be greater"),
         ("direction: refusal", "value: 3", "p.yaml:10:7: spec.steer[1]: an entry steers one"),
         ("kind: Policy", "kind: Monitor", "p.yaml:6:3: spec.read: field 'read' is missing"),
-        ("kind: Policy", "kind: EditSet", "p.yaml:3:7: kind: kind EditSet is not served by this"),
+        ("kind: Policy", "kind: EditSet", "p.yaml:6:3: spec.facts: field 'facts' is missing"),
         ("kind: Policy", "kind: Polcy", "p.yaml:3:7: kind: kind 'Polcy' is not known"),
         ("kind: Policy\n", "", "p.yaml:2:1: field 'kind' is missing"),
         ("trimtab/v1", "trimtab/v2", "p.yaml:2:13: apiVersion: 'trimtab/v2' is not one of"),

@@ -257,8 +257,8 @@ def test_fit_refusals(model: Path, folder: Path, tmp_path: Path, args: list[str]
         ({"vector": np.ones(D_MODEL), "bias": np.ones(2)}, "bias that is not one number"),
         ({"vector": np.ones((2, D_MODEL // 2))}, "one vector of floats is needed"),
         ({"vector": np.ones(D_MODEL, np.int64)}, "one vector of floats is needed"),
-        ({"vector": np.array([{"a": 1}], dtype=object)}, "not a readable npz file"),
-        (None, "not a readable npz file"),
+        ({"vector": np.array([{"a": 1}], dtype=object)}, "not an npz file of plain numbers"),
+        (None, "not an npz file of plain numbers"),
     ],
 )
 def test_import_refusals(model: Path, tmp_path: Path, content: Any, message: str):

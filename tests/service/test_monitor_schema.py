@@ -133,4 +133,4 @@ def test_what_a_feature_cannot_do(entry: dict[str, Any], message: str) -> None:
 
 def test_the_schema_for_editors_has_monitors() -> None:
     schema = json_schema()
-    assert set(schema["discriminator"]["mapping"]) == {"Policy", "Monitor", "Binding"}
+    assert set(schema["discriminator"]["mapping"]) == {"Policy", "Monitor", "EditSet", "Binding"}

@@ -88,3 +88,8 @@ def test_a_checkpoint_without_a_tokenizer_is_refused(tmp_path: Path):
     build_model("llama").save_pretrained(tmp_path / "model")
     with pytest.raises(SettingsError, match="tokenizer"):
         prepare(Settings(str(tmp_path / "model")))
+
+
+def test_layers_to_merge_into_are_the_models(checkpoint: Path) -> None:
+    with pytest.raises(SettingsError, match=r"--merge-layers names 4, 7, outside the model: .* 3"):
+        prepare(Settings(str(checkpoint), merge_layers=(1, 7, 4)))

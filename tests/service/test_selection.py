@@ -200,4 +200,4 @@ def test_what_can_be_chosen_is_what_is_listed(catalog: Callable[..., Catalog]) -
     ],
 )
 def test_the_longest_name_is_the_model(model: str, expected: tuple[str, str | None]) -> None:
-    assert parse_model(model, ["demo", "org/model:v1"], ["demo:lora"]) == expected
+    assert parse_model(model, ["demo", "org/model:v1", "demo:lora"]) == expected

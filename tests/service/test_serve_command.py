@@ -7,7 +7,13 @@ from typer.testing import CliRunner
 
 from service import cli
 from service.commands import serve as command
-from service.commands.serve import DEMO_OPTIONS, model_and_options, with_demo_options
+from service.commands.serve import (
+    DEMO_OPTIONS,
+    layers_of,
+    model_and_options,
+    with_demo_options,
+)
+from service.settings import SettingsError
 
 
 def test_without_a_model_the_options_are_all_vllms() -> None:
@@ -40,8 +46,18 @@ def test_the_command_line_reaches_the_command(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(command, "_run", run)
     monkeypatch.setenv("TRIMTAB_ADMIN_KEY", "key")
     arguments = ["serve", "--enforce-eager", "--max-num-seqs", "8", "--port", "8100"]
+    arguments += ["--merge-layers", "2, 3"]
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 0, result.output
     [(settings, options, is_demo, generated)] = seen
     assert settings.port == 8100 and is_demo and generated is None
+    assert settings.merge_layers == (2, 3)
     assert options[-3:] == ["--enforce-eager", "--max-num-seqs", "8"]
+
+
+@pytest.mark.parametrize("listed", ["2;3", "two", "-1", "1.5", "²"])
+def test_a_list_that_names_no_layers_is_refused(listed: str) -> None:
+    """A layer that is not named cannot be merged into later, so a slip must not pass."""
+    assert layers_of("") == () and layers_of("0,5") == (0, 5)
+    with pytest.raises(SettingsError, match="is not a list of layers: write 0-based numbers"):
+        layers_of(listed)

@@ -223,7 +223,7 @@ def _documents(s: Subject) -> Iterator[Case]:
     yield _post(s, "a list", 422, "a mapping", [good])
     yield _post(s, "no kind", 422, "'kind' is missing", {})
     yield _post(s, "an unknown kind", 422, "is not known", good | {"kind": "Polices"})
-    yield _post(s, "a later kind", 422, "not served by this version", good | {"kind": "EditSet"})
+    yield _post(s, "a set without facts", 422, "'facts' is missing", good | {"kind": "EditSet"})
     yield _post(s, "another version", 422, "apiVersion", good | {"apiVersion": "trimtab/v2"})
     yield _post(s, "an unknown field", 422, "unknown field", _policy("fresh", colour="red"))
     yield _post(s, "a field misspelt", 422, "did you mean 'steer'", _policy("fresh", steeer=[]))
@@ -246,7 +246,7 @@ def _documents(s: Subject) -> Iterator[Case]:
     yield _post(s, "nested deeply", 422, "nested", b"[" * 5000)
     large = b"#" * ((1 << 20) + 1)
     yield _post(s, "a document above 1 MiB", 413, "larger than", large)
-    yield _post(s, "edits", 422, "edits are not served", _policy("fresh", edits=["facts"]))
+    yield _post(s, "edits", 422, "no edit set 'facts'", _policy("fresh", edits=["facts"]))
     monitors = {"no-such-monitor": {"mode": "enforce", "fpr": 0.01, "do": "refuse"}}
     watched = _policy("fresh", monitors=monitors)
     yield _post(s, "watching what is not there", 422, "there is no monitor 'no-such", watched)

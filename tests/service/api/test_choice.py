@@ -5,7 +5,7 @@ import json
 import pytest
 
 from service.engine.stamp import Stamp
-from tests.service.api.world import COUNTING, GENERATING, SERVED, World, binding
+from tests.service.api.world import COUNTING, GENERATING, SERVED, World, binding, build
 
 
 def stamp_of(world: World) -> Stamp:
@@ -87,6 +87,28 @@ async def test_shadow_changes_nothing_but_is_named(world: World):
 async def test_a_served_name_with_a_slash_has_aliases(world: World):
     await world.chat(model="org/toy:formal")
     assert world.seen[-1]["body"]["model"] == "org/toy"
+
+
+@pytest.mark.parametrize("path", GENERATING)
+async def test_a_policy_is_chosen_on_an_adapter(path):
+    """The longest name is the model; what follows its colon is the policy."""
+    world = await build(adapters=["poet", f"{SERVED}:formal"])
+    for model, sent, policy in (
+        ("poet", "poet", None),
+        ("poet:casual", "poet", "casual"),
+        (f"{SERVED}:formal", f"{SERVED}:formal", None),
+        (f"{SERVED}:formal:casual", f"{SERVED}:formal", "casual"),
+        (f"{SERVED}:casual", SERVED, "casual"),
+    ):
+        answer = await world.call("POST", path, json={"model": model})
+        assert world.seen[-1]["body"]["model"] == sent
+        applied = f"guard@1, {policy}@1" if policy else "guard@1"
+        assert answer.headers["x-trimtab-policy"] == applied
+        rows = rows_of(world, policy) if policy else (0, 0, 0)
+        assert stamp_of(world).client.rows.rows == rows
+    refused = await world.call("POST", path, json={"model": "poet:nothing"})
+    assert refused.status_code == 404
+    world.store.close()
 
 
 async def test_an_unknown_model_is_left_to_vllm_and_gets_no_headers(world: World):

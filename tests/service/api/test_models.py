@@ -2,7 +2,9 @@
 
 import pytest
 
-from tests.service.api.world import SERVED, World, binding
+from tests.service.api.world import SERVED, World, binding, build
+
+CHOICES = ["casual", "formal", "late", "shade"]
 
 
 async def ids(world: World) -> list[str]:
@@ -11,8 +13,7 @@ async def ids(world: World) -> list[str]:
 
 
 async def test_each_choice_is_a_model_under_each_name(world: World):
-    choices = ["casual", "formal", "late", "shade"]
-    aliases = [f"{name}:{choice}" for name in (SERVED, "org/toy") for choice in choices]
+    aliases = [f"{name}:{choice}" for name in (SERVED, "org/toy") for choice in CHOICES]
     assert await ids(world) == [SERVED, "org/toy", *aliases]
 
 
@@ -52,3 +53,20 @@ async def test_a_binding_narrows_the_list(world: World):
 async def test_every_listed_model_can_be_asked(world: World):
     for name in await ids(world):
         assert (await world.chat(model=name)).status_code == 200
+
+
+async def test_adapters_are_models_with_the_same_choices():
+    """One has the name of a policy under a served name, and then is what that name means."""
+    adapters = ["poet", f"{SERVED}:poet", f"{SERVED}:formal"]
+    world = await build(adapters=adapters)
+    names = [SERVED, "org/toy", *adapters]
+    aliases = {f"{name}:{choice}" for name in names for choice in CHOICES}
+    listed = await ids(world)
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {*names, *aliases}
+    card = (await world.call("GET", f"/v1/models/{SERVED}:formal:casual")).json()
+    assert (card["root"], card["owned_by"]) == (f"{SERVED}:formal", "trimtab")
+    assert (await world.call("GET", f"/v1/models/{SERVED}:formal")).json()["owned_by"] == "vllm"
+    for name in listed:
+        assert (await world.chat(model=name)).status_code == 200
+    world.store.close()

@@ -136,6 +136,7 @@ async def test_status_tells_sites_and_versions(world: World):
     found = await status(world)
     assert found["ready"] is True
     assert found["served_names"] == ["toy", "org/toy"]
+    assert found["adapters"] == []
     assert found["capacity"]["sites"] == {str(POINT): {"rows": 24, "reads": 4, "writes": 4}}
     assert found["policies"]["formal"] == 1
     assert found["uptime_seconds"] >= 0
@@ -144,7 +145,7 @@ async def test_status_tells_sites_and_versions(world: World):
 
 @pytest.mark.parametrize(
     "path",
-    ["keys", "edits", "jobs", "audit", "policies/formal/rollback", "x/y"],
+    ["keys", "audit", "policies/formal/rollback", "x/y"],
 )
 async def test_later_routes_are_absent(world: World, path):
     for method in ("GET", "POST"):

@@ -40,6 +40,7 @@ from tests.steering.toys import MODEL, random_direction
 D, N = 16, 4
 KEY = "the-admin-key"
 SERVED = "toy"
+NAMES = (SERVED, "org/toy")
 POINT = HookPoint("resid_post", 2)
 ADMIN = {"Authorization": f"Bearer {KEY}"}
 
@@ -138,6 +139,7 @@ async def build(
     points: Sequence[HookPoint] = (POINT,),
     gates: int = 4,
     prompting: Prompting = UNREAD,
+    adapters: Sequence[str] = (),
 ) -> World:
     capacities = {point: Capacity(rows, 4, 4) for point in points}
     ranks = Ranks({point: Site(D, capacity) for point, capacity in capacities.items()})
@@ -155,15 +157,16 @@ async def build(
     pace.set()
     seen: list[dict[str, Any]] = []
     app = wrap(
-        echo_app(Echo(alive, pace, seen), registry),
+        echo_app(Echo(alive, pace, seen, (*NAMES, *adapters)), registry),
         governor,
         store=store,
         settings=Settings("toy", host=host, admin_key=KEY),
-        served_names=[SERVED, "org/toy"],
+        served_names=NAMES,
         is_ready=lambda: alive[0],
         capacities=capacities,
         api_keys=api_keys,
         metrics=Metrics(registry),
+        adapters=adapters,
     )
     return World(app, governor, store, ranks, alive, pace, seen, registry)
 
@@ -175,6 +178,7 @@ class Echo:
     alive: list[bool]
     pace: asyncio.Event
     seen: list[dict[str, Any]]
+    names: Sequence[str] = NAMES
 
     async def note(self, request: Request) -> dict[str, Any]:
         body = await request.json()
@@ -191,7 +195,7 @@ class Echo:
         if body.get("die"):
             self.alive[0] = False
             return _failed(500, "engine died")
-        if body.get("model", SERVED) not in (SERVED, "org/toy"):
+        if body.get("model", SERVED) not in self.names:
             return _failed(404, "no such model")
         if body.get("stream"):
             events = _events(request.url.path, self.pace)
@@ -203,7 +207,7 @@ class Echo:
 
     async def models(self) -> Any:
         card = {"object": "model", "created": 1, "owned_by": "vllm", "max_model_len": 64}
-        return {"object": "list", "data": [{"id": SERVED, **card}, {"id": "org/toy", **card}]}
+        return {"object": "list", "data": [{"id": name, **card} for name in self.names]}
 
 
 GENERATING = (
