@@ -18,6 +18,9 @@ from service.library import pin_key
 from service.records import Revision, StoredArtifact
 from service.store import Store
 
+MAX_SPECS = 64
+"""Parsed documents that are held."""
+
 Content = Mapping[str, Any]
 
 
@@ -85,6 +88,8 @@ class EditShelf:
                 spec = parse_spec(document.content, n_layers=self._model.n_layers)
             except EditError as error:
                 raise EditSetError(f"EditSet '{document.name}': {error}") from error
+            if len(self._specs) >= MAX_SPECS:
+                self._specs.clear()
             self._specs[document.digest] = spec
         return self._specs[document.digest]
 
