@@ -9,6 +9,7 @@ from forward.capture import capturing, pad_right
 from forward.clauses import TokenClause
 from forward.hookpoints import HookPoint
 from forward.prompts import Tokenizer
+from monitors.averages import SINGLE, averages, is_average
 from monitors.items import (
     Item,
     ItemsError,
@@ -18,6 +19,7 @@ from monitors.items import (
     token_sequence,
 )
 from monitors.plan import covers
+from monitors.pooling import Pool
 
 BATCH = 32
 """Sequences a forward pass."""
@@ -40,10 +42,12 @@ def item_residuals(
     position: Position = "last_prompt",
     clause: TokenClause = TokenClause("all"),
     progress: Progress | None = None,
+    pool: Pool = SINGLE,
 ) -> list[Tensor]:
     """Return the residuals that stand for each item, (rows, d_model) float64 an item.
 
-    One row, or with position ``every`` one a token of the clause.
+    One row, or with position ``every`` one a token of the clause. Under a pool that averages, a
+    row is the average up to its token over the clause's.
 
     Args:
         model: A Hugging Face causal language model.
@@ -51,11 +55,13 @@ def item_residuals(
         items: What to read; an item's own position comes first.
         point: Where to read.
         position: Which token, for items that do not say.
-        clause: Whose tokens ``every`` means.
+        clause: Whose tokens ``every`` means, and over whose a pool averages.
         progress: Told of finished items.
+        pool: How the scores will be pooled.
 
     Raises:
-        ItemsError: There are no items, or one has no such token.
+        ItemsError: There are no items, or one has no such token, or none of the clause.
+        PoolError: The pool's weights depend on the scores.
         HookPointError: The hook point lies outside the model.
     """
     if not items:
@@ -64,7 +70,16 @@ def item_residuals(
     positions: list[Position] = [
         position if item.position is None else item.position for item in items
     ]
+    if is_average(pool) and "mean_prompt" in positions:
+        raise ItemsError("mean_prompt is an average already; fit it with the pool left out")
     rows = [_rows(s, p, clause) for s, p in zip(sequences, positions, strict=True)]
+    if is_average(pool):
+        spans = [_span(s, taken, clause) for s, taken in zip(sequences, rows, strict=True)]
+        found = residuals(model, sequences, point, spans, progress)
+        return [
+            averages(x, pool)[[token in taken for token in span]]
+            for x, span, taken in zip(found, spans, map(set, rows), strict=True)
+        ]
     found = residuals(model, sequences, point, rows, progress)
     return [
         taken.mean(0, keepdim=True) if position == "mean_prompt" else taken
@@ -110,3 +125,15 @@ def _rows(sequence: TokenSequence, position: Position, clause: TokenClause) -> l
     if not tokens:
         raise ItemsError(f"an item has no tokens of the clause '{clause}'; give it an 'answer'")
     return tokens
+
+
+def _span(sequence: TokenSequence, rows: Sequence[int], clause: TokenClause) -> list[int]:
+    """Return the positions that a pool has taken once it has taken some rows."""
+    tokens = covered(sequence, clause)
+    strange = sorted(set(rows) - set(tokens))
+    if strange:
+        raise ItemsError(
+            f"token {strange[0]} of an item stands for it but is none of the clause '{clause}', so "
+            "no pool over the clause's tokens reaches it"
+        )
+    return [token for token in tokens if token <= max(rows)]

@@ -15,6 +15,7 @@ from forward.digest import values_digest
 from forward.hookpoints import HookPoint
 from forward.prompts import Tokenizer
 from monitors.activations import Progress, item_residuals
+from monitors.averages import SINGLE, is_average
 from monitors.fit import (
     L2,
     Attention,
@@ -25,6 +26,7 @@ from monitors.fit import (
     fit_mean_difference,
 )
 from monitors.items import Item, Position, items_digest
+from monitors.pooling import Pool
 from monitors.reader import Reader, attention_reader, linear_reader
 from monitors.statistics import Interval, auroc
 
@@ -138,6 +140,7 @@ def fit_probe(
     l2: float = L2,
     seed: int = 0,
     progress: Progress | None = None,
+    pool: Pool = SINGLE,
 ) -> Probe:
     """Return a probe fitted on labelled items.
 
@@ -150,25 +153,30 @@ def fit_probe(
         point: Where to read.
         fingerprint: Digest of the model's fingerprint.
         position: Which token stands for an item that does not say; ``attention`` takes ``every``.
-        clause: Whose tokens ``every`` means.
+        clause: Whose tokens ``every`` means, and over whose ``pool`` averages.
         l2: Regularisation of logistic and attention probes.
         seed: Of attention probes.
         progress: Called with the number of items just read.
+        pool: What the monitor will pool by: a probe is fitted on what a pool that averages makes
+            of the residuals, which is what decides when it is served.
 
     Raises:
         ItemsError: An item cannot be rendered or has no such token.
         FitError: Nothing can be fitted.
-        ProbeError: An attention probe at one position, or a name that is none.
+        PoolError: The pool's weights depend on the scores.
+        ProbeError: An attention probe at one position or with a pool, or a name that is none.
     """
     positions = {position, *(item.position for item in items)} - {None}
     if kind == "attention" and positions != {"every"}:
         raise ProbeError("an attention probe weighs many tokens: fit it at position 'every'")
-    found = item_residuals(model, tokenizer, items, point, position, clause, progress)
+    if kind == "attention" and pool != SINGLE:
+        raise ProbeError("an attention probe pools by its own query: leave the pool out")
+    found = item_residuals(model, tokenizer, items, point, position, clause, progress, pool)
     labels = torch.tensor([item.label for item in items])
     fit = _fitter(kind, l2, seed)
     value, query = _reads(fit(found, labels))
     provenance = ProbeProvenance(
-        position=f"every token of {clause}" if position == "every" else str(position),
+        position=_where(position, clause, pool),
         n_positive=int(labels.sum()),
         n_negative=int((labels == 0).sum()),
         source=items_digest(items),
@@ -220,6 +228,12 @@ def _reads(fitted: Fitted) -> tuple[Read, Read | None]:
         query = Read(fitted.query.vector, fitted.query.bias)
         return Read(fitted.value.vector, fitted.value.bias), query
     return Read(fitted.vector, fitted.bias), None
+
+
+def _where(position: Position, clause: TokenClause, pool: Pool) -> str:
+    """Return which token stood for an item, as the command line writes it."""
+    token = f"every token of {clause}" if position == "every" else str(position)
+    return f"{token}, averaged by {pool}" if is_average(pool) else token
 
 
 def _check_read(name: str, read: Read, width: int) -> None:

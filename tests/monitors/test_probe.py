@@ -14,6 +14,7 @@ from forward.hookpoints import HookPoint
 from monitors.activations import BATCH, item_residuals
 from monitors.fit import FitError, fit_logistic, fit_mean_difference
 from monitors.items import Item, ItemsError, items_digest, token_sequence
+from monitors.pooling import Pool
 from monitors.probe import Probe, ProbeError, ProbeProvenance, fit_probe
 from monitors.probe_card import from_artifact, to_artifact
 from monitors.statistics import Interval
@@ -137,6 +138,57 @@ def test_a_probe_is_the_fit_of_captured_residuals(loaded, kind, fit):
     raw = (x @ probe.value.vector.double() + probe.value.bias).reshape(-1, 1).numpy()
     odd, even = reader.values(raw)[1::2], reader.values(raw)[::2]
     assert odd.min() > even.max()
+
+
+EMA = Pool("ema", alpha=0.25)
+
+
+def by_hand_averaged(loaded, item: Item) -> torch.Tensor:
+    """Averages over the tokens of an answer, one after the other."""
+    n = token_sequence(loaded[1], item).prompt_length
+    found: list[torch.Tensor] = []
+    for row in by_hand(loaded, item)[n:]:
+        found.append(0.25 * row + 0.75 * found[-1] if found else row)
+    return torch.stack(found)
+
+
+def test_under_a_pool_that_averages_a_row_is_the_average_up_to_its_token(loaded):
+    model, tokenizer = loaded
+    clause = TokenClause("generation")
+    mixed = [
+        replace(item, position=place)
+        for item, place in zip(items(3), (1, "every", -1), strict=True)
+    ]
+    found = item_residuals(model, tokenizer, mixed, POINT, clause=clause, pool=EMA)
+    expected = [by_hand_averaged(loaded, item) for item in mixed]
+    cuts = (slice(1, 2), slice(0, 3), slice(2, 3))
+    for rows, whole, cut in zip(found, expected, cuts, strict=True):
+        torch.testing.assert_close(rows, whole[cut], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("position", "message"),
+    [("last_prompt", "none of the clause 'generation'"), ("mean_prompt", "an average already")],
+)
+def test_tokens_that_no_pool_reaches(loaded, position, message):
+    model, tokenizer = loaded
+    with pytest.raises(ItemsError, match=message):
+        item_residuals(
+            model, tokenizer, items(2), POINT, position, TokenClause("generation"), pool=EMA
+        )
+
+
+def test_a_probe_is_fitted_on_what_its_pool_makes_of_the_residuals(loaded):
+    options = {"name": "odd", "kind": "logistic", "point": POINT, "fingerprint": MODEL}
+    clause = TokenClause("generation")
+    probe = fit_probe(*loaded, items(), **options, position=2, clause=clause, pool=EMA)
+    x = torch.stack([by_hand_averaged(loaded, item)[2] for item in items()])
+    expected = fit_logistic(x, torch.tensor([item.label for item in items()])).vector.float()
+    allowed = 1e-3 * float(expected.abs().max())
+    torch.testing.assert_close(probe.value.vector, expected, rtol=1e-3, atol=allowed)
+    assert probe.provenance.position == "2, averaged by ema 0.25"
+    with pytest.raises(ProbeError, match="leave the pool out"):
+        fit_probe(*loaded, items(), **(options | {"kind": "attention"}), position="every", pool=EMA)
 
 
 def test_an_attention_probe_reads_query_and_value(loaded):
