@@ -28,8 +28,12 @@ class CapacityError(RuntimeError):
 class Pool:
     """Indices handed out by content digest and counted."""
 
-    def __init__(self, size: int, what: str) -> None:
-        """Make a pool of indices 0..size-1; ``what`` names them in errors."""
+    def __init__(self, size: int, what: str, option: str | None = None) -> None:
+        """Make a pool of indices 0..size-1.
+
+        ``what`` names them in errors, and ``option`` what makes more of them.
+        """
+        self._option = option or what.split()[0]
         self._free = list(range(size - 1, -1, -1))
         self._index: dict[str, int] = {}
         self._count: dict[str, int] = {}
@@ -56,7 +60,7 @@ class Pool:
         if not self._free:
             raise CapacityError(
                 f"no {self._what} left: all {self._size} are in use; start with a larger "
-                f"--{self._what.split()[0]}"
+                f"--{self._option}"
             )
         self._index[digest], self._count[digest] = self._free.pop(), 1
         return True
@@ -132,8 +136,9 @@ class SiteAllocator:
         """
         self._d_model, self._n_writes = d_model, capacity.writes
         self._d_in = d_model if d_in is None else d_in
-        self._reads = Pool(capacity.reads, f"reads at {name}")
-        self._columns = Pool(capacity.writes, f"writes at {name}")
+        option = None if d_in is None else "ranks"
+        self._reads = Pool(capacity.reads, f"reads at {name}", option)
+        self._columns = Pool(capacity.writes, f"writes at {name}", option)
 
     @property
     def used(self) -> tuple[int, int]:

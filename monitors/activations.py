@@ -87,7 +87,6 @@ def item_residuals(
     ]
 
 
-@torch.inference_mode()
 def residuals(
     model: nn.Module,
     sequences: Sequence[TokenSequence],
@@ -95,23 +94,37 @@ def residuals(
     rows: Sequence[Sequence[int]],
     progress: Progress | None = None,
 ) -> list[Tensor]:
-    """Return the residuals of some tokens of each sequence, (rows, d_model) float64.
+    """Return the residuals of some tokens of each sequence, (rows, d_model) float64."""
+    return residuals_at(model, sequences, [point], rows, progress)[point]
+
+
+@torch.inference_mode()
+def residuals_at(
+    model: nn.Module,
+    sequences: Sequence[TokenSequence],
+    points: Sequence[HookPoint],
+    rows: Sequence[Sequence[int]],
+    progress: Progress | None = None,
+) -> dict[HookPoint, list[Tensor]]:
+    """Return the same at several hook points, from one pass over the sequences.
 
     Sequences of similar length go together, padded on the right: attention is causal.
     """
     device = next(model.parameters()).device
     order = sorted(range(len(sequences)), key=lambda index: len(sequences[index].ids))
-    found: dict[int, Tensor] = {}
+    found: dict[HookPoint, dict[int, Tensor]] = {point: {} for point in points}
     for start in range(0, len(order), BATCH):
         chunk = order[start : start + BATCH]
         ids, mask = pad_right([sequences[index].ids for index in chunk], device)
-        with capturing(model, [point]) as seen:
+        with capturing(model, points) as seen:
             model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=1)
-        for row, index in enumerate(chunk):
-            found[index] = seen[point][row, list(rows[index])].to("cpu", torch.float64)
+        for point in points:
+            for row, index in enumerate(chunk):
+                taken = seen[point][row, list(rows[index])]
+                found[point][index] = taken.to("cpu", torch.float64)
         if progress:
             progress(len(chunk))
-    return [found[index] for index in range(len(sequences))]
+    return {point: [taken[i] for i in range(len(sequences))] for point, taken in found.items()}
 
 
 def _rows(sequence: TokenSequence, position: Position, clause: TokenClause) -> list[int]:

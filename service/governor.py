@@ -25,6 +25,8 @@ from service.desired import Desired, Wanted, compile_desired, wanted_now
 from service.digest import content_digest
 from service.directory import DirectoryState
 from service.documents import Document
+from service.engine.door import DoorError
+from service.engine.errors import MergeError, WeightsUnknownError
 from service.engine.lease import Lease
 from service.engine.slots import ActivationError, Slot, Slots
 from service.errors import ServiceError
@@ -43,7 +45,16 @@ from service.store import Store
 from service.watching import Watching
 from steering.direction import DirectionError
 
-REFUSED = (ServiceError, CapacityError, ArtifactError, DirectionError, ActivationError)
+REFUSED = (
+    ServiceError,
+    CapacityError,
+    ArtifactError,
+    DirectionError,
+    ActivationError,
+    MergeError,
+    WeightsUnknownError,
+    DoorError,
+)
 """What a change can be refused with; anything else is a fault of ours."""
 
 _NO_MERGER = "edit set '{}' is to be merged, and nothing here merges: write serve: side"

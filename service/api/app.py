@@ -12,6 +12,7 @@ from service.api.middleware import PolicyMiddleware
 from service.api.operations import operations_app
 from service.api.server import IsReady, Server
 from service.edit_jobs import EditWork
+from service.engine.door import Door
 from service.events import EventLog
 from service.governor import Governor
 from service.job_runner import JobRunner
@@ -49,6 +50,7 @@ def wrap(
     events: EventLog | None = None,
     jobs: JobRunner | None = None,
     adapters: Iterable[str] = (),
+    door: Door | None = None,
 ) -> FastAPI:
     """Add the HTTP layer to an application, outside all that it has, and return it.
 
@@ -67,6 +69,7 @@ def wrap(
         events: Where monitors' events are written; made here unless given.
         jobs: What runs long work; started and closed by the caller.
         adapters: Names of LoRA adapters that the application serves.
+        door: What the engine's requests pass; one of its own unless given.
     """
     metrics = metrics or Metrics()
     server = Server(
@@ -80,6 +83,7 @@ def wrap(
         dict(capacities or {}),
         jobs,
         tuple(adapters),
+        door or Door(),
     )
     # Not add_middleware: vLLM's build_app has built the stack already, and then it is refused.
     inner = app.middleware_stack or app.build_middleware_stack()

@@ -14,8 +14,10 @@ from service.digest import CanonicalError
 from service.documents import DocumentsError
 from service.edit_request import RequestError
 from service.edits import EditNotFoundError, EditSetError, NotSolvedError
+from service.engine.door import DoorError
+from service.engine.errors import MergeError, WeightsUnknownError
 from service.engine.slots import ActivationError
-from service.entry import CompileError, MonitorCompileError
+from service.entry import CompileError, EditCompileError, MonitorCompileError
 from service.errors import ServiceError
 from service.jobs import JobNotFoundError, JobOverError
 from service.selection import SelectionError
@@ -43,6 +45,7 @@ _KNOWN: tuple[tuple[type[Exception], int, str], ...] = (
     (DocumentsError, 422, "invalid_document"),
     (AssignmentError, 422, "invalid_change"),
     (MonitorCompileError, 422, "monitor_refused"),
+    (EditCompileError, 422, "edit_refused"),
     (CompileError, 422, "policy_refused"),
     (CapacityError, 409, "no_capacity"),
     (ArtifactRefusedError, 422, "invalid_artifact"),
@@ -59,10 +62,11 @@ _KNOWN: tuple[tuple[type[Exception], int, str], ...] = (
     (CanonicalError, 422, "invalid_content"),
     (StoreError, 503, "store_unavailable"),
     (ActivationError, 503, "activation_failed"),
+    (MergeError, 409, "not_merged"),
+    (WeightsUnknownError, 503, "weights_unknown"),
+    (DoorError, 503, "not_let_in"),
     (ServiceError, 400, "refused"),
 )
-
-_RAISE = tuple((f"no {table}", f"--{table}") for table in ("rows", "reads", "writes", "gates"))
 
 
 @dataclass(eq=False)
@@ -120,13 +124,9 @@ def _message(error: Exception) -> str:
     text = str(error)
     if not isinstance(error, CapacityError):
         return text
-    option = next((option for start, option in _RAISE if text.startswith(start)), None)
-    if option is None:
+    if " left: " not in text:
         return text
-    return (
-        f"{text}; start the server with a larger {option}, or remove a policy first "
-        "(GET /trimtab/v1/status shows what is used)"
-    )
+    return f"{text}, or remove a policy first (GET /trimtab/v1/status shows what is used)"
 
 
 def _extra(error: Exception) -> dict[str, Any]:

@@ -6,6 +6,7 @@ answer is streamed on as it comes.
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,6 +26,7 @@ from service.api.requests import (
     refuse_outliving,
 )
 from service.api.server import Server
+from service.engine.door import DoorError
 from service.engine.lease import CURRENT_LEASE, Lease
 from service.report import CURRENT_REPORT, RequestReport
 from service.selection import SelectionError
@@ -74,7 +76,7 @@ class PolicyMiddleware:
             await handler(scope, receive, send)
         except ClientGoneError:
             return
-        except (HttpError, SelectionError) as error:
+        except (HttpError, SelectionError, DoorError) as error:
             refused = as_http(error)
             self._server.metrics.refusal(refused.code)
             await error_response(refused, _shape(path))(scope, receive, send)
@@ -93,19 +95,27 @@ class PolicyMiddleware:
 
     async def _tokens(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take our fields out of a body that only needs the model's name; nothing is generated."""
-        body, asked = await self._read(scope, receive)
-        if asked is not None:
-            body = asked.body
+        body, fields = await self._read(scope, receive)
+        if fields is not None:
+            body = self._choice(scope, fields).body
         await self._app(with_body_length(scope, len(body)), replay(body, receive), send)
 
     async def _generate(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._server.is_ready():
             raise HttpError(503, "engine_unavailable", "the engine is not running")
-        body, asked = await self._read(scope, receive)
-        if asked is None:
+        body, fields = await self._read(scope, receive)
+        if fields is None:
             # No JSON object: vLLM refuses it; were it not to, the default binding would apply.
             await self._app(with_body_length(scope, len(body)), replay(body, receive), send)
             return
+        # Chosen and generated in one visit: no weights are exchanged in between.
+        async with self._server.door.visit():
+            await self._under_policies(fields, scope, receive, send)
+
+    async def _under_policies(
+        self, fields: dict[str, Any], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        asked = self._choice(scope, fields)
         refuse_outliving(asked.fields)
         # No await between selecting and holding: the rows cannot go in between.
         lease = self._server.governor.lease(asked.selection)
@@ -117,15 +127,15 @@ class PolicyMiddleware:
         with lease.held():
             await self._run(lease, asked, scope, receive, send)
 
-    async def _read(self, scope: Scope, receive: Receive) -> tuple[bytes, Asked | None]:
-        """Return a body and what it asks of us; the selection is from the snapshot right now."""
-        headers = Headers(scope=scope)
-        body = await read_body(headers, receive, MAX_BODY_BYTES)
-        fields = parse_fields(body)
-        if fields is None:
-            return body, None
+    async def _read(self, scope: Scope, receive: Receive) -> tuple[bytes, dict[str, Any] | None]:
+        """Return a body, and its fields if it is a JSON object."""
+        body = await read_body(Headers(scope=scope), receive, MAX_BODY_BYTES)
+        return body, parse_fields(body)
+
+    def _choice(self, scope: Scope, fields: dict[str, Any]) -> Asked:
+        """Return what fields ask of us; the selection is from the snapshot right now."""
         catalog, models = self._server.governor.catalog, self._server.models
-        return body, read_choice(fields, headers, catalog, models)
+        return read_choice(fields, Headers(scope=scope), catalog, models)
 
     async def _run(
         self, lease: Lease, asked: Asked, scope: Scope, receive: Receive, send: Send

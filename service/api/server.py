@@ -8,6 +8,7 @@ from forward.hookpoints import HookPoint
 from forward.site import Capacity
 from service.api.keys import Keys
 from service.api.metrics import Metrics
+from service.engine.door import Door
 from service.events import EventLog
 from service.governor import Governor
 from service.job_runner import JobRunner
@@ -31,6 +32,7 @@ class Server:
         capacities: The sites and their sizes, fixed at start.
         jobs: What runs long work; none where there is no model to work on.
         adapters: The names of LoRA adapters, each a model to clients.
+        door: What requests pass, and wait at while weights change.
         started: ``time.monotonic()`` at start.
     """
 
@@ -44,6 +46,7 @@ class Server:
     capacities: Mapping[HookPoint, Capacity]
     jobs: JobRunner | None = None
     adapters: tuple[str, ...] = ()
+    door: Door = field(default_factory=Door)
     started: float = field(default_factory=time.monotonic)
 
     @property

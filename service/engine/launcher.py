@@ -36,6 +36,7 @@ from service.engine import mergecheck, servecheck
 from service.engine.adapters import adapter_names
 from service.engine.channel import ChannelError
 from service.engine.engine import BootError, PolicyEngine, configure
+from service.engine.errors import MergeError, WeightsUnknownError
 from service.engine.refusals import RefusedOptionError
 from service.engine.slots import ActivationError
 from service.engine.tracks import Tracks
@@ -46,7 +47,15 @@ from service.job_runner import JobRunner
 from service.prepare import Prepared
 from service.prompting import Prompting, templated
 
-BOOT_REFUSALS = (RefusedOptionError, BootError, ChannelError, CapacityError, ActivationError)
+BOOT_REFUSALS = (
+    RefusedOptionError,
+    BootError,
+    ChannelError,
+    CapacityError,
+    ActivationError,
+    MergeError,
+    WeightsUnknownError,
+)
 """What ``run`` refuses to serve with, beside the errors of the service itself."""
 
 POLL_SECONDS = 0.05
@@ -108,7 +117,8 @@ async def governed_engine(
         engine = PolicyEngine(client, prepared.capacities)
         await engine.boot_check()
         model, prompting = prepared.model, prompting_of(prepared, args)
-        governor = Governor(engine.slots, prepared.store, prepared.library, model, prompting)
+        store, library = prepared.store, prepared.library
+        governor = Governor(engine.slots, store, library, model, prompting, engine.merger)
         await servecheck.check_serving(engine)
         await mergecheck.check_merging(engine)
         await governor.start(prepared.directory)
@@ -137,7 +147,7 @@ async def _serve(prepared: Prepared, args: Namespace, announce: Announce) -> Non
             events = event_log(prepared.store, prepared.settings, metrics)
             watching.sink = Observer(metrics, events)
             jobs = job_runner(prepared, governor)
-            app = await _build_app(prepared, args, engine.client, governor, metrics, events, jobs)
+            app = await _build_app(prepared, args, engine, governor, metrics, events, jobs)
             jobs.start()
             following = asyncio.create_task(_follow(governor, metrics))
             telling = asyncio.create_task(_tell_when_ready(app, listen_address, started, announce))
@@ -162,12 +172,13 @@ async def _tell_when_ready(app: FastAPI, address: str, started: float, announce:
 async def _build_app(
     prepared: Prepared,
     args: Namespace,
-    client: EngineClient,
+    engine: PolicyEngine,
     governor: Governor,
     metrics: Metrics,
     events: EventLog,
     jobs: JobRunner,
 ) -> FastAPI:
+    client, door = engine.client, engine.door
     tasks = await client.get_supported_tasks()
     app = build_app(args, tasks, client.model_config)
     await _init_state(client, app, args, tasks)
@@ -177,13 +188,14 @@ async def _build_app(
         store=prepared.store,
         settings=prepared.settings,
         served_names=tuple(args.served_model_name),
-        is_ready=lambda: not client.errored,
+        is_ready=lambda: not client.errored and not door.is_closed,
         capacities=prepared.capacities,
         api_keys=args.api_key or tuple(filter(None, [envs.VLLM_API_KEY])),
         metrics=metrics,
         events=events,
         jobs=jobs,
         adapters=adapter_names(args),
+        door=door,
     )
 
 

@@ -19,6 +19,7 @@ from vllm.engine.protocol import EngineClient
 
 from editing.delta import EMPTY, Factors, LowRankDelta
 from service.engine.door import Door
+from service.engine.errors import MergeError, WeightsUnknownError
 from service.engine.wire import dump_factors
 
 Call = Callable[..., Awaitable[list[Any]]]
@@ -34,14 +35,6 @@ _UNKNOWN = (
     "a merge failed and could not be taken back: nothing is served on weights that nobody knows; "
     "start the server again"
 )
-
-
-class MergeError(RuntimeError):
-    """Edits that are not merged; the weights are as they were."""
-
-
-class WeightsUnknownError(RuntimeError):
-    """The weights could not be brought back to a known state; nothing is served any more."""
 
 
 @dataclass(frozen=True, slots=True)

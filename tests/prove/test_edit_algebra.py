@@ -5,6 +5,7 @@ the demo model in float64, so that only mathematics differs.
 """
 
 import random
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.prove
 D_IN, D_OUT, SEEDS = 576, 192, range(5)
 SIZES = (1, 50, 200)
 N_FACTS, GONE = 50, 17
-LAYERS: dict[str, tuple[int, ...]] = {"rome": (1,)} | dict.fromkeys(METHODS[1:], (1, 2))
+LAYERS: Mapping[str, tuple[int, ...]] = {m: (1,) if m == "rome" else (1, 2) for m in METHODS}
 LIMITS = (1e-2, 1e-4, 1e-6, 1e-8)
 TOKENS = 20_000
 

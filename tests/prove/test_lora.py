@@ -18,6 +18,11 @@ pytestmark = pytest.mark.prove
 
 TOLERANCE = 1e-4
 SETUPS = {"one rank": (), "two ranks": ("--tensor-parallel-size", "2")}
+DRAFTS = (*SPECULATE, "--max-num-batched-tokens", "128")
+SMALL = (
+    *("--dtype", "float32", "--block-size", "32", "--kv-cache-memory-bytes", "134217728"),
+    *("--max-num-seqs", "16", "--enable-lora", "--max-lora-rank", "8", "--lora-modules"),
+)
 POET, NAMED_AS_CHOICE = "poet", "tiny:push"
 
 
@@ -47,7 +52,7 @@ def test_speculated_tokens_are_those_of_merged_weights(
     model = build_model("llama")
     given, ids = cases(model), prompt(20, seed=3) + prompt(6, seed=3)[1:] * 4
     short: list[float] = []
-    with served(checkpoint("llama"), model, tmp_path, SPECULATE) as world:
+    with served(checkpoint("llama"), model, tmp_path, DRAFTS) as world:
         asks = [world.ask(case, ids, max_tokens=32) for case in given]
         for case, answer in zip(given, world.engine.ask(asks), strict=True):
             logits = world.logits(case, ids, answer.tokens)
@@ -69,9 +74,7 @@ def server(
         tmp_path_factory.mktemp("served"),
         [
             *(str(checkpoint("llama")), "--policies", str(policies)),
-            *("--served-model-name", "tiny", "--dtype", "float32", "--block-size", "32"),
-            *("--kv-cache-memory-bytes", "134217728", "--max-num-seqs", "16", "--enable-lora"),
-            *("--max-lora-rank", "8", "--lora-modules"),
+            *("--served-model-name", "tiny", *SMALL),
             *(f"{POET}={poet}", f"{NAMED_AS_CHOICE}={other}"),
         ],
     ) as found:
@@ -145,6 +148,6 @@ def test_an_adapter_that_cannot_be_loaded_is_no_server(
     checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """It ends, saying which option and why."""
-    options = ["--enable-lora", "--lora-modules", f"gone={tmp_path / 'nowhere'}"]
+    options = [*SMALL, f"gone={tmp_path / 'nowhere'}"]
     with pytest.raises(AssertionError, match="does not serve with these --lora-modules"):
-        Served(tmp_path, [str(checkpoint("llama")), "--dtype", "float32", *options])
+        Served(tmp_path, [str(checkpoint("llama")), *options])
