@@ -18,16 +18,17 @@ class SavedEdit:
 
 
 def save_edit(edit: Edit, folder: Path) -> SavedEdit:
-    """Write an edit; nothing is left of it if the folder cannot take it.
+    """Write an edit; nothing is left of a new one if the folder cannot take it.
 
     Raises:
         EditCardError: The folder cannot be written.
     """
     artifact = to_artifact(edit)
+    is_new = not (folder / f"{artifact.digest}.safetensors").exists()
     try:
         return SavedEdit(edit, artifact, artifact.save(folder))
     except OSError as error:
-        for suffix in (".safetensors", ".json"):
+        for suffix in (".safetensors", ".json") if is_new else ():
             (folder / f"{artifact.digest}{suffix}").unlink(missing_ok=True)
         raise EditCardError(f"{folder} cannot be written ({error.strerror}): make room") from error
 

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from editing.card import Edit
 from forward.container import Artifact, ArtifactError, parse_artifact
 from monitors.probe import Probe
 from monitors.sae import Sae
@@ -107,6 +108,9 @@ def _model_of(parsed: Found | Kept[Any]) -> _Model:
             return _Model(content.model, content.d_model, content.point.layer)
         case Sae():
             return _Model(content.model, content.coder.d_in, _layer(content))
+        case Edit():
+            layers = content.delta.layers
+            return _Model(content.model, next(iter(layers.values())).u.shape[0], max(layers))
         case _:
             return _Model(content.binding.model)
 
