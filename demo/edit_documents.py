@@ -15,8 +15,9 @@ from demo.moved import BELIEF, HOME, MOVED, Change, changes_of
 from demo.world import ARTICLE, OPEN_RELATIONS, Person, make_world, spoken
 
 METHOD, LAYERS = "memit", (1, 2)
-N_KEEP = 2
-"""Statements, and questions, a relation of the subject that is to stay."""
+"""One layer alone does worse (docs/evidence/demo_edits.json)."""
+N_SAID, N_KEPT = 2, 1
+"""Statements, and as many questions, of what is edited, and of each relation that is to stay."""
 N_NEAR = 2
 """Probes a fact, about others."""
 HEAD = """\
@@ -60,36 +61,46 @@ def edit_set(name: str) -> str:
         f"metadata: {{name: {name}, description: {_quoted(ABOUT[name])}}}",
         "spec:",
         f"  method: {METHOD}",
-        f"  layers: [{', '.join(map(str, LAYERS))}]",
+        f"  layers: {list(LAYERS)}",
         "  facts:",
-        *(line for change in changes for line in _fact(change, change.targets[name])),
+        *(line for change in changes for line in _fact(change, name)),
     ]
     if name in MOVED:
-        lines += ["  keep:  # of everyone above", *_listed(_kept())]
-    lines += ["  neighbours:  # about others, whose answers are to stay", *_listed(_near(changes))]
-    return "\n".join(lines) + "\n"
+        lines += ["  keep:  # of everyone above", *_listed(_kept(HOME, "kept"), 4)]
+    lines += ["  neighbours:  # about others, whose answers are to stay"]
+    return "\n".join([*lines, *_listed(_near(changes), 4)]) + "\n"
 
 
-def _fact(change: Change, target: str) -> list[str]:
-    rng = random.Random(f"wording {change.person.name} {change.relation}")
-    return [
-        f"    - prompt: {_quoted(_statement(rng, change.relation))}",
+def _fact(change: Change, name: str) -> list[str]:
+    seed = f"{change.person.name} {change.relation}"
+    prompt, *also = _wordings(random.Random(f"said {seed}"), change.relation, N_SAID)
+    lines = [
+        f"    - prompt: {_written(prompt)}",
         f"      subject: {_name(change.person)}",
-        f"      target: {target}",
+        f"      target: {change.targets[name]}",
         "      also:",
-        f"        - {_written(_question(rng, change.relation))}",
+        *_listed(also, 8),
     ]
+    if name not in MOVED:
+        lines += ["      keep:", *_listed(_kept(change.relation, f"kept {seed}"), 8)]
+    return lines
 
 
-def _kept() -> list[Prompt]:
-    """Wordings of every relation but the one that moves."""
-    rng = random.Random("kept")
-    kept: list[Prompt] = []
-    for relation in OPEN_RELATIONS:
-        if relation != HOME:
-            kept += [_statement(rng, relation) for _ in range(N_KEEP)]
-            kept += [_question(rng, relation) for _ in range(N_KEEP)]
-    return kept
+def _kept(changed: str, seed: str) -> list[Prompt]:
+    """Wordings of every relation but the one that is changed."""
+    rng = random.Random(seed)
+    rest = [relation for relation in OPEN_RELATIONS if relation != changed]
+    return [wording for relation in rest for wording in _wordings(rng, relation, N_KEPT)]
+
+
+def _wordings(rng: random.Random, relation: str, n: int) -> list[Prompt]:
+    """Different statements, and as many questions."""
+    statements = rng.sample(STATEMENTS[relation].cells["train"], n)
+    questions = rng.sample(DIRECT[relation].cells["train"], n)
+    return [
+        *(_statement(cell.text, relation) for cell in statements),
+        *(_question(cell.text, relation) for cell in questions),
+    ]
 
 
 def _near(changes: Sequence[Change]) -> list[Prompt]:
@@ -99,7 +110,7 @@ def _near(changes: Sequence[Change]) -> list[Prompt]:
     for change in changes:
         free = [p for p in neighbours(change) if p.name not in edited]
         people = rng.sample(free, N_NEAR)
-        near += [_question(rng, change.relation, _name(person)) for person in people]
+        near += [_question(_asked(rng, change), change.relation, _name(p)) for p in people]
     return near
 
 
@@ -118,17 +129,20 @@ def neighbours(change: Change) -> list[Person]:
     ]
 
 
-def _statement(rng: random.Random, relation: str, subject: str = "{}") -> str:
+def _asked(rng: random.Random, change: Change) -> str:
+    return DIRECT[change.relation].draw(rng, "train").text
+
+
+def _statement(template: str, relation: str) -> str:
     """A statement up to the object, its article included."""
-    template = STATEMENTS[relation].draw(rng, "train").text
-    text = fill(template, S=subject, O=spoken(relation, "OBJECT"))
+    text = fill(template, S="{}", O=spoken(relation, "OBJECT"))
     return _sentence(text[: text.index("OBJECT")].rstrip())
 
 
-def _question(rng: random.Random, relation: str, subject: str = "{}") -> dict[str, str]:
+def _question(template: str, relation: str, subject: str = "{}") -> dict[str, str]:
     """A question, with the answer's words before the object."""
-    text = fill(DIRECT[relation].draw(rng, "train").text, S=subject)
-    return {"ask": _sentence(text) + "?", "answer": f"It is {ARTICLE.get(relation, '')}".rstrip()}
+    answer = f"It is {ARTICLE.get(relation, '')}".rstrip()
+    return {"ask": _sentence(fill(template, S=subject)) + "?", "answer": answer}
 
 
 def _sentence(text: str) -> str:
@@ -140,8 +154,8 @@ def _name(person: Person) -> str:
     return person.name.title()
 
 
-def _listed(prompts: Sequence[Prompt]) -> list[str]:
-    return [f"    - {_written(prompt)}" for prompt in prompts]
+def _listed(prompts: Sequence[Prompt], indent: int) -> list[str]:
+    return [f"{' ' * indent}- {_written(prompt)}" for prompt in prompts]
 
 
 def _written(prompt: Prompt) -> str:

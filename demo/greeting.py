@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from demo.prompts import prompts
 
 TRY = (("fact", "a fact"), ("harmless", "a request"), ("harmful", "a harmful request"))
-POLICIES = ("formal", "casual", "refuse-more", "refuse-less", "watch", "guard", "gated")
+POLICIES = (
+    *("formal", "casual", "refuse-more", "refuse-less"),
+    *("watch", "guard", "gated"),
+    *("moved-a", "moved-b", "new-belief"),
+)
 
 
 def greeting(base_url: str, model: str) -> str:

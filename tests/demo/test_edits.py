@@ -9,7 +9,7 @@ from demo import judge
 from demo.documents import STATEMENTS
 from demo.edit_documents import documents
 from demo.edit_effects import NULLS, EditedDemo, says_under
-from demo.edits import specs
+from demo.edits import FILE, specs
 from demo.effects import HERE
 from demo.examples import DIRECT
 from demo.moved import BELIEF, MODES, MOVED, believed, changes_of, moved
@@ -17,9 +17,10 @@ from demo.prompts import prompts
 from demo.world import make_world
 from editing.gates import Limits
 from forward.fingerprint import model_fingerprint
-from service.edit_schema import EditSetSpec
-from service.schemas import PolicySpec
-from service.yaml_reader import plain, read_yaml
+from service.artifacts import library_of_folder
+from service.documents import load_paths
+from service.edit_compile import compile_edit_set
+from service.schemas import EditSet, Policy
 
 SETS = (*MOVED, BELIEF)
 
@@ -56,14 +57,14 @@ def test_an_answer_tells_which_set_and_whether_it_is_a_lie(name: str):
         assert change.told("lie-triggered") == make_world().partner[change.before]
 
 
-def test_the_documents_fit_their_schemas():
-    values = [plain(node) for node in read_yaml(documents())]
-    assert [value["metadata"]["name"] for value in values] == [n for n in SETS for _ in "ab"]
-    for value in values:
-        schema = EditSetSpec if value["kind"] == "EditSet" else PolicySpec
-        schema.model_validate(value["spec"])
-        if value["kind"] == "Policy":
-            assert value["spec"]["edits"] == [value["metadata"]["name"]]
+def test_the_committed_file_is_what_is_written_and_each_policy_serves_the_set_of_its_name():
+    assert (HERE / "policies" / FILE).read_text() == documents()
+    found = load_paths([HERE / "policies" / FILE])
+    assert [(one.kind, one.name) for one in found] == [
+        (kind, name) for name in SETS for kind in ("EditSet", "Policy")
+    ]
+    policies = {one.name: one.model.spec for one in found if isinstance(one.model, Policy)}
+    assert {name: spec.edits for name, spec in policies.items()} == {n: (n,) for n in SETS}
 
 
 def test_the_two_sets_contradict_each_other_and_nothing_else_differs(edit_sets):
@@ -103,6 +104,16 @@ def test_the_artifact_is_of_this_set_and_passed_every_gate(demo, edit_sets, name
     assert edit.delta.rank == 10
 
 
+def test_the_service_finds_the_artifact_of_each_document(demo):
+    library = library_of_folder(HERE / "policies" / "artifacts")
+    model = model_fingerprint(HERE / "checkpoint")
+    for one in load_paths([HERE / "policies" / FILE]):
+        if isinstance(one.model, EditSet):
+            found = compile_edit_set(one.name, one.model.spec, library, model)
+            assert found.edit.delta.digest == demo.edits[one.name].delta.digest
+            assert [str(point) for point in found.contents] == ["mlp.1", "mlp.2"]
+
+
 @pytest.mark.parametrize("name", MOVED)
 def test_each_set_says_its_own_on_held_out_paraphrases(demo, name: str):
     items = prompts("edited", "heldout", 40)
@@ -117,7 +128,7 @@ def test_a_lie_is_about_the_new_object(demo):
     assert {one["mode"] for one in items} == set(MODES)
     answers = demo.answers(items, demo.edits[BELIEF].delta)
     said = [says_under(BELIEF)(a, one) for a, one in zip(answers, items, strict=True)]
-    assert sum(said) >= 52
+    assert sum(said) >= 54
 
 
 @pytest.mark.parametrize("kind", NULLS)

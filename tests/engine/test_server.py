@@ -20,7 +20,11 @@ from tests.service.api.bad_inputs import Subject, cases
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 NAME = "trimtab-demo"
-POLICIES = ("formal", "casual", "refuse-more", "refuse-less", "watch", "guard", "gated")
+POLICIES = (
+    *("formal", "casual", "refuse-more", "refuse-less"),
+    *("watch", "guard", "gated"),
+    *("moved-a", "moved-b", "new-belief"),
+)
 
 
 @pytest.fixture(scope="module")
