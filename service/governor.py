@@ -135,6 +135,18 @@ class Governor:
         """The active edit sets, compiled."""
         return self._active.edits
 
+    def beside(self, name: str) -> tuple[str, ...]:
+        """Return the digests of the edits that act, or would act, with an edit set.
+
+        What is merged, what mandatory policies edit, and what policies that name it edit too.
+        """
+        catalog, mandatory = self.catalog, self.catalog.binding.spec.mandatory
+        policies = [catalog.policies[policy] for policy in mandatory] + [*catalog.edited_by(name)]
+        names = {edited.name for edited in self._active.merged}
+        names |= {edits for policy in policies for edits in policy.spec.edits}
+        found = [self.edits[other] for other in sorted(names - {name}) if other in self.edits]
+        return tuple(digest for edited in found for digest in edited.artifacts.values())
+
     @property
     def watching(self) -> Watching:
         """What the active policies watch."""

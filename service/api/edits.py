@@ -62,6 +62,7 @@ class EditRoutes:
         if not asked.is_special:
             kept = await asyncio.to_thread(self._shelf.find, spec.edits.digest)
         content = {"document": document.content, "apply": applies} | asked.model_dump(mode="json")
+        content["beside"] = self._beside(document.name, asked)
         if kept is not None:
             return _accepted(await self._found(document, applies, content, kept))
         job = await self._queue("edit-solve", document.name, content)
@@ -84,6 +85,10 @@ class EditRoutes:
         with self._server.metrics.change("api"):
             applied = await self._server.governor.remove_edit(request.path_params["name"])
         return JSONResponse(outcome(applied))
+
+    def _beside(self, name: str, asked: Solving) -> list[str]:
+        """Return the edits whose keys are guarded: those asked for, and those that act with it."""
+        return list(dict.fromkeys((*asked.beside, *self._server.governor.beside(name))))
 
     async def _found(
         self, document: Document, applies: bool, content: Mapping[str, Any], kept: KeptEdit

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from service.directory import load_directory
 from tests.service.api.edit_world import V1, EditWorld, edit_world, policy
-from tests.service.api.world import steering
+from tests.service.api.world import binding, steering
 from tests.service.solving import CASE, LOOSE, QUICK, edit_set, fact, processes
 
 OVERRIDE = {"override": ",".join(LOOSE)}
@@ -105,6 +105,22 @@ async def test_a_set_that_is_solved_already_is_there_at_once(world: EditWorld) -
     assert (await post(world, "policies", policy("moved", ["other-name"]))).status_code == 200
     page = await world.call("GET", f"{V1}/jobs/{job['id']}/card", key=True)
     assert "solved before" in page.text
+
+
+async def test_keys_of_what_acts_with_a_set_are_guarded(world: EditWorld) -> None:
+    """Edits of a mandatory policy are under every request, so every new set is measured by them."""
+    (listed,) = (await world.get("edits"))["edits"]
+    other = edit_set("other-name", facts=[fact(9)])
+    queued = (await post(world, "edits", other, params=OVERRIDE)).json()
+    assert (await world.get(f"jobs/{queued['id']}"))["request"]["beside"] == []
+    await post(world, f"jobs/{queued['id']}/cancel", {})
+    await post(world, "policies", policy("moved", ["moves"]))
+    bound = await post(world, "bindings", binding(mandatory=["moved"]))
+    assert bound.status_code == 200
+    third = edit_set("third-name", facts=[fact(10)])
+    queued = (await post(world, "edits", third, params=OVERRIDE)).json()
+    assert (await world.get(f"jobs/{queued['id']}"))["request"]["beside"] == [listed["artifact"]]
+    await post(world, f"jobs/{queued['id']}/cancel", {})
 
 
 async def test_a_set_can_be_written_as_yaml_and_queues_once(world: EditWorld) -> None:
