@@ -126,7 +126,7 @@ def solve_command(
     if url is not None:
         here = {"--out": out, "--corpus": corpus, "--cache": cache}
         _only_here(model, here | {"--peft": peft, "--merged": merged})
-        value = offline.read_file(facts)
+        value = offline.read_file(facts, name)
         usual = name or offline.usual_name(facts, value)
         wanted: dict[str, Any] = {
             "document": online.document(value, usual, chosen, layer or ()),

@@ -79,7 +79,7 @@ def spec_of(
         n_layers = model_shape(json.loads((checkpoint / "config.json").read_text())).n_layers
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{checkpoint} has no readable config.json: {error}") from error
-    value = read_file(path)
+    value = read_file(path, name)
     return parse_spec(value, name or usual_name(path, value), method, layers, n_layers)
 
 
@@ -90,8 +90,8 @@ def usual_name(path: Path, value: object) -> str | None:
     return None if path.suffix == "" else path.stem.lower().replace("_", "-")
 
 
-def read_file(path: Path) -> Any:
-    """Return what a YAML or JSON file holds."""
+def read_file(path: Path, name: str | None = None) -> Any:
+    """Return the edit set that a YAML or JSON file holds, of several the one of a name."""
     import json
 
     from service.yaml_reader import YamlError, plain, read_yaml
@@ -107,9 +107,24 @@ def read_file(path: Path) -> Any:
         raise CommandError(f"{path}:{error.line}:{error.column}: {error}") from error
     except ValueError as error:
         raise CommandError(f"{path} is not JSON: {error}") from error
-    if len(documents) != 1:
-        raise CommandError(f"{path} holds {len(documents)} documents; write one edit set")
-    return plain(documents[0])
+    return _only(path, [plain(document) for document in documents], name)
+
+
+def _only(path: Path, values: Sequence[Any], name: str | None) -> Any:
+    """Return the edit set among documents: a policy's file may have its sets beside it."""
+    if len(values) == 1:
+        return values[0]
+    sets = [v for v in values if isinstance(v, dict) and v.get("kind") == "EditSet"]
+    names = [(one.get("metadata") or {}).get("name") for one in sets]
+    if len(sets) > 1:
+        sets = [one for one, known in zip(sets, names, strict=True) if known == name]
+    if len(sets) != 1:
+        listed = ", ".join(map(str, names)) or "none"
+        raise CommandError(
+            f"{path} holds {len(values)} documents, and of kind EditSet {listed}; name one of "
+            "these with --name"
+        )
+    return sets[0]
 
 
 def checkpoint_of(model: str) -> Path:

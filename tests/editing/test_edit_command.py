@@ -10,6 +10,8 @@ from typer.testing import CliRunner, Result
 from editing.library import find_edit
 from forward.fingerprint import model_fingerprint
 from service.commands.edit import app
+from service.commands.edit_offline import read_file
+from service.commands.output import CommandError
 
 RUNNER = CliRunner()
 QUICK = ("--tokens", 600, "--prefixes", 1, "--layer", 1)
@@ -208,3 +210,17 @@ def test_other_models(model: Path, checkpoint, facts: Path, tmp_path: Path):
         "remove", other, "--edit", made["path"], "--fact", made["facts"][0], "--out", tmp_path
     )
     assert result.exit_code == 1 and "solve it on this one" in result.stderr
+
+
+def test_a_file_of_policies_may_hold_the_set(tmp_path: Path):
+    path = tmp_path / "all.yaml"
+    one = "{kind: EditSet, metadata: {name: a}, spec: {}}"
+    other = one.replace("name: a", "name: b")
+    policy = "{kind: Policy, metadata: {name: b}, spec: {edits: [a]}}"
+    path.write_text(f"{one}\n---\n{policy}\n")
+    assert read_file(path)["metadata"]["name"] == read_file(path, "x")["metadata"]["name"] == "a"
+    path.write_text(f"{one}\n---\n{policy}\n---\n{other}\n")
+    assert read_file(path, "b")["kind"] == "EditSet"
+    for name in (None, "c"):
+        with pytest.raises(CommandError, match="of kind EditSet a, b; name one"):
+            read_file(path, name)
