@@ -145,8 +145,9 @@ async def test_no_monitor_is_fit_for_an_adapter(use: dict[str, Any], action: str
 
 async def test_an_unfit_monitor_still_fires() -> None:
     """Let through with a fault, it acts above the threshold that it has."""
-    high = [Rows(0, PROMPT, [0.0] * P), Tokens(ANSWER[:1]), Rows(P, ANSWER[:1], [0.9]), Hang()]
-    made = bench(high, watched(on_error="pass"))
+    first, second = ANSWER[:1], ANSWER[1:2]
+    high = [Rows(0, PROMPT, [0.0] * P), Tokens(first), Rows(P, first, [0.9]), Tokens(second)]
+    made = bench([*high, Hang()], watched(on_error="pass"))
     params = SamplingParams(output_kind=RequestOutputKind.DELTA, max_tokens=100)
     outputs = await made.run(params, lora_request=ADAPTER)
     assert outputs[-1].outputs[0].finish_reason == "content_filter"
