@@ -15,7 +15,7 @@ from demo.moved import BELIEF, HOME, MOVED, Change, changes_of
 from demo.world import ARTICLE, OPEN_RELATIONS, Person, make_world, spoken
 
 METHOD, LAYERS = "memit", (1, 2)
-"""One layer alone does worse (docs/evidence/demo_edits.json)."""
+"""What one of them alone does is in docs/evidence/demo_edits.json."""
 N_SAID, N_KEPT = 2, 1
 """Statements, and as many questions, of what is edited, and of each relation that is to stay."""
 N_NEAR = 2
