@@ -284,7 +284,10 @@ async def test_a_document_that_is_refused_once_solved_fails_its_job_and_the_edit
     await world.call("POST", f"{V1}/edits", key=True, json=edit_set("twin"))
     assert (await post(world, "policies", policy("both", ["moves", "twin"]))).status_code == 200
     against = edit_set("twin", facts=[fact(0, target="w99")])
-    found = await world.ended((await world.solve(against)).json())
+    guarded = await world.ended((await world.solve(against)).json())
+    assert "interference 1 (limit 0.5)" in guarded["error"], "it edits what acts with it"
+    near = {"override": [*LOOSE, "interference"]}
+    found = await world.ended((await world.solve(against, **near)).json())
     assert found["state"] == "failed"
     assert "solved and kept as" in found["error"] and "contradict" in found["error"]
     shown = await world.get("edits/twin")
