@@ -242,7 +242,7 @@ def _draws(monitor: _Monitor, portion: Part) -> dict[str, _Checked]:
     found: dict[str, _Checked] = {
         name: partial(plain, name, draw)
         for name, draw in monitor.slices.items()
-        if not portion.is_to_fit or name not in NEVER_FITTED
+        if portion.portion != "train" or name not in NEVER_FITTED
     }
     for name, (low, high) in PADDED.items():
         found[name] = partial(padded, monitor.padded, low, high)
