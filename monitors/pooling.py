@@ -11,12 +11,15 @@ text, mean and softmax are diluted by it.
 """
 
 import math
+import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from forward.digest import values_digest
+
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 
 PoolKind = Literal["max", "mean", "last", "ema", "rolling", "softmax", "attention"]
 
@@ -93,6 +96,26 @@ class Pool:
                 return _Weighted(1.0 / self.temperature)
             case "attention":
                 return _Weighted(None)
+
+
+def parse_pool(text: str) -> Pool:
+    """Read a pool as the command line writes it: a kind, ``ema:0.5`` or ``rolling:10``.
+
+    Raises:
+        PoolError: It is none of them.
+    """
+    kind, colon, parameter = text.partition(":")
+    match kind:
+        case "max" | "mean" | "last" if not colon:
+            return Pool(kind)
+        case "rolling" if parameter.isdecimal():
+            return Pool(kind, window=int(parameter))
+        case "ema" if _NUMBER.fullmatch(parameter):
+            return Pool(kind, alpha=float(parameter))
+        case _:
+            raise PoolError(
+                f"'{text}' is not a pool to fit for; write max, mean, last, ema:0.5 or rolling:10"
+            )
 
 
 def highest(a: float, b: float) -> float:

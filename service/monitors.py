@@ -25,6 +25,7 @@ from monitors.fit import FitError
 from monitors.items import ItemsError, Position, read_items
 from monitors.keeping import save_probe
 from monitors.plan import PlanError
+from monitors.pooling import Pool, PoolError
 from monitors.probe import NAME, FitKind, Probe, ProbeError, ProbeProvenance, fit_probe
 from monitors.probe_import import import_probe
 from monitors.statistics import StatisticsError
@@ -47,6 +48,7 @@ EXPECTED = (
     HookPointError,
     ItemsError,
     PlanError,
+    PoolError,
     ProbeError,
     StatisticsError,
     SteeringError,
@@ -92,6 +94,7 @@ class FitRequest:
     clause: TokenClause
     l2: float
     seed: int
+    pool: Pool
 
 
 def fit_to(
@@ -120,6 +123,7 @@ def fit_to(
         clause=request.clause,
         l2=request.l2,
         seed=request.seed,
+        pool=request.pool,
         progress=lambda n: progress.advance(task, n),
     )
     return opened(save_probe(probe, folder))

@@ -88,6 +88,13 @@ def fit_command(
             help="Whose tokens 'every' means: all, prompt, last_prompt, generation or from:N."
         ),
     ] = "all",
+    pool: Annotated[
+        str,
+        typer.Option(
+            help="How the monitor will pool, which an average is fitted for: max, mean, last, "
+            "ema:0.5 or rolling:10."
+        ),
+    ] = "max",
     l2: Annotated[float, typer.Option(help="Regularisation.")] = DEFAULT_L2,
     seed: Annotated[int, typer.Option(help="Of an attention probe.")] = 0,
     dtype: Dtype = DtypeOption.float32,
@@ -96,6 +103,7 @@ def fit_command(
     """Fit a probe on labelled items."""
     with _expected_errors():
         from monitors.items import parse_position
+        from monitors.pooling import parse_pool
         from service import monitor_tables as views
         from service import monitors
         from service.directions import progress_bar
@@ -109,6 +117,7 @@ def fit_command(
             clause=monitors.parse_tokens(tokens),
             l2=l2,
             seed=seed,
+            pool=parse_pool(pool),
         )
         with progress_bar(Console(stderr=True)) as progress:
             saved = monitors.fit_to(out, model, request, dtype.value, progress)

@@ -4,7 +4,7 @@ from collections import deque
 import numpy as np
 import pytest
 
-from monitors.pooling import Pool, PoolError, PoolState, pooled
+from monitors.pooling import Pool, PoolError, PoolState, parse_pool, pooled
 
 POOLS = [
     Pool("max"),
@@ -142,3 +142,27 @@ def test_refusals(options):
 def test_nothing_has_no_pool():
     with pytest.raises(PoolError, match="no scores"):
         pooled(Pool(), [], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("max", Pool("max")),
+        ("mean", Pool("mean")),
+        ("last", Pool("last")),
+        ("ema:0.15", Pool("ema", alpha=0.15)),
+        ("ema:1", Pool("ema", alpha=1.0)),
+        ("rolling:4", Pool("rolling", window=4)),
+    ],
+)
+def test_a_pool_as_the_command_line_writes_it(text, expected):
+    assert parse_pool(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "max:1", "ema", "ema:", "ema:x", "ema:0", "ema:2", "ema:nan", "rolling:0", "rolling:1.5"],
+)
+def test_what_is_no_pool_on_the_command_line(text):
+    with pytest.raises(PoolError):
+        parse_pool(text)

@@ -131,6 +131,20 @@ def test_fit_then_show(model: Path, tmp_path: Path, kind: str, more: list[str]):
     assert [path.stem for path in out.glob("*.safetensors")] == [again["digest"]]
 
 
+def test_a_fit_for_a_pool_that_averages(model: Path, tmp_path: Path):
+    items = [asked(i, label, answer="w91 w92 w93") for i in range(6) for label in (0, 1)]
+    common = ["--items", lines(tmp_path / "items.jsonl", items), "--name", "p"]
+    place = ["--at", "resid_post.1", "--position", "2", "--tokens", "generation"]
+    probes = [
+        probe_of(read_artifact(Path(printed(run("fit", *said, "--json"))["path"])))
+        for more in (["--pool", "mean"], ["--pool", "rolling:3"], [])
+        for said in ([model, *common, *place, "--out", tmp_path, *more],)
+    ]
+    assert probes[0] == probes[1] != probes[2]
+    places = [probe.provenance.position for probe in probes]
+    assert places == ["2, averaged by mean", "2, averaged by rolling 3", "2"]
+
+
 def test_import_of_a_vector_and_of_a_direction(model: Path, folder: Path, tmp_path: Path):
     vector = np.random.default_rng(0).normal(size=D_MODEL)
     np.savez(tmp_path / "p.npz", coef_=vector.reshape(1, -1), intercept_=np.array([0.25]))
@@ -233,6 +247,8 @@ def test_evaluate_finds_the_calibration_that_holds(model: Path, folder: Path, tm
         (["--position", "0"], "one item's answer has 0"),
         (["--tokens", "sometimes"], "'sometimes' is not a token clause"),
         (["--kind", "attention"], "fit it at position 'every'"),
+        (["--pool", "softmax"], "'softmax' is not a pool to fit for"),
+        (["--pool", "ema:2"], "alpha 2.0"),
         (["--l2", "0"], "must be positive"),
         (["--at", "resid_pre.0"], "all residuals are alike"),
     ],
