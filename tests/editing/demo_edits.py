@@ -60,8 +60,10 @@ def demo_edit(
     target = other(rng, relation, person.believed[relation])
     name = name_of(person)
     others = [r for r in OPEN_RELATIONS if r != relation]
+    # Drawn apart, so that the edits are the same however many prompts are kept.
+    apart = random.Random(f"keep {name} {relation}")
     keep = [
-        (question if (i + i // 4) % 2 else statement)(rng, "{}", others[i % 4], "train")
+        (question if (i + i // 4) % 2 else statement)(apart, "{}", others[i % 4], "train")
         for i in range(n_keep)
     ]
     fact = Fact(

@@ -11,18 +11,16 @@ from editing.methods import Solver
 from editing.projections import projection
 from editing.sequence import in_sequence
 from editing.speaker import ModelSpeaker
-from editing.values import ValueRecipe
 from tests.editing.belief import beliefs
 from tests.editing.demo_edits import demo_edits
 from tests.editing.demo_model import bench
+from tests.editing.prepared import LAYER, RECIPE
 from tests.editing.quality import Judge, on_model, rows
-
-LAYER = 1
 
 
 @pytest.fixture(scope="module")
 def work():
-    return bench(tokens=20_000, values=ValueRecipe(steps=40, clamp=8.0, stop=0.005))
+    return bench(tokens=20_000, values=RECIPE)
 
 
 @pytest.fixture(scope="module")
