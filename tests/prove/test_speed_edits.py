@@ -34,4 +34,3 @@ def test_an_edit_under_every_request(tmp_path: Path, figures: dict[str, Any]) ->
     rows = {row["row"]: row for row in report["rows"]}
     figures["random"] = {**report, "target_reached": rows["edit"]["ratio"] >= TARGET_RATIO}
     assert all(len(row["ratios"]) == MIN_PAIRS for row in rows.values())
-    assert rows["edit"]["answers_changed"] > 0, "the edit changed no answer: it was not there"
