@@ -6,6 +6,7 @@ machine move the clock. A target that is missed is written down as it was measur
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
 
@@ -32,6 +33,10 @@ TIMES = (1, 2, 5, 10)
 METRICS = ("ES", "PS", "NS", "others", "same_subject", "free", "perplexity")
 STARTS = 900
 """Documents between the starts of two draws, so that they share none."""
+BATCHED, ONE_BY_ONE, WHOLE = "batched", "one by one", "whole prompts, one by one"
+
+Round = dict[str, tuple[float, float]]
+"""Seconds and processor seconds a fact, by how values were found."""
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +54,24 @@ def one_thread() -> Any:
     torch.set_num_threads(threads)
 
 
-def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What a call returns, its seconds, and its seconds of the processor."""
+@dataclass(frozen=True)
+class Timed:
+    """What a call returned, its seconds, and its seconds of the processor."""
+
+    found: Any
+    clock: float
+    processor: float
+
+    def over(self, n: int) -> tuple[float, float]:
+        """Seconds of either kind for each of so many."""
+        return self.clock / n, self.processor / n
+
+
+def timed(work: Callable[[], Any]) -> Timed:
+    """Call it once."""
     clock, processor = time.perf_counter(), time.process_time()
     found = work()
-    return found, time.perf_counter() - clock, time.process_time() - processor
+    return Timed(found, time.perf_counter() - clock, time.process_time() - processor)
 
 
 def test_batched_values(shared: Prepared, figures: dict[str, Any]) -> None:
@@ -66,17 +84,23 @@ def test_batched_values(shared: Prepared, figures: dict[str, Any]) -> None:
     def plainly() -> list[torch.Tensor]:
         return [plain_value(shared.model, shared.place, g, recipe) for g in some[:N_PLAIN]]
 
-    rounds: list[dict[str, tuple[float, float]]] = []
-    errors: list[float] = [0.0]
+    def batched() -> list[Value]:
+        return fit_values(shared.model, shared.place, some, recipe)
+
+    rounds: list[Round] = []
+    errors: list[float] = []
     for _ in range(ROUNDS):
-        together, *batched = timed(lambda: fit_values(shared.model, shared.place, some, recipe))
-        one, *single = timed(apart)
-        slow, *loop = timed(plainly)
-        errors += [_apart(a.delta, b.delta) for a, b in zip(together, one, strict=True)]
-        errors += [_apart(a.delta, b) for a, b in zip(together, slow, strict=False)]
-        sizes = (("batched", N_FACTS, batched), ("one by one", N_FACTS, single))
-        sizes = (*sizes, ("whole prompts, one by one", N_PLAIN, loop))
-        rounds.append({name: (took[0] / n, took[1] / n) for name, n, took in sizes})
+        together, one, slow = timed(batched), timed(apart), timed(plainly)
+        pairs = zip(together.found, one.found, strict=True)
+        errors += [_far(a.delta, b.delta) for a, b in pairs]
+        errors += [_far(a.delta, b) for a, b in zip(together.found, slow.found, strict=False)]
+        rounds.append(
+            {
+                BATCHED: together.over(N_FACTS),
+                ONE_BY_ONE: one.over(N_FACTS),
+                WHOLE: slow.over(N_PLAIN),
+            }
+        )
     figures["values"] = {
         "facts": N_FACTS,
         "rounds": ROUNDS,
@@ -84,22 +108,22 @@ def test_batched_values(shared: Prepared, figures: dict[str, Any]) -> None:
         "processor seconds a fact": {
             m: round(median(r[m][1] for r in rounds), 4) for m in rounds[0]
         },
-        "times faster than one by one": _ratios(rounds, "one by one"),
-        "times faster than whole prompts, one by one": _ratios(rounds, "whole prompts, one by one"),
+        f"times faster than {ONE_BY_ONE}": _ratios(rounds, ONE_BY_ONE),
+        f"times faster than {WHOLE}": _ratios(rounds, WHOLE),
         "target": TARGET,
         "largest relative difference": max(errors),
     }
     assert max(errors) < 1e-3
-    assert figures["values"]["times faster than one by one"]["processor"] > 1
+    assert figures["values"][f"times faster than {ONE_BY_ONE}"]["processor"] > 1
 
 
-def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
+def _far(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one - other).norm() / other.norm())
 
 
-def _ratios(rounds: Sequence[dict[str, tuple[float, float]]], than: str) -> dict[str, Any]:
+def _ratios(rounds: Sequence[Round], than: str) -> dict[str, Any]:
     """Paired ratios, their medians and whether the target is reached."""
-    clock, processor = ([r[than][i] / r["batched"][i] for r in rounds] for i in (0, 1))
+    clock, processor = ([r[than][i] / r[BATCHED][i] for r in rounds] for i in (0, 1))
     return {
         "clock": round(median(clock), 2),
         "processor": round(median(processor), 2),
@@ -111,30 +135,32 @@ def _ratios(rounds: Sequence[dict[str, tuple[float, float]]], than: str) -> dict
 def test_small_sample_moment(shared: Prepared, figures: dict[str, Any]) -> None:
     """Second moments of 1 to 10 times d_in tokens against the full corpus: time and quality."""
     methods: tuple[MethodName, ...] = ("rome", "memit", "alphaedit")
-    full, clock, processor = timed(lambda: _moments(shared, FULL, 0))
-    best = {method: _judged(shared, full, method) for method in methods}
-    found: dict[str, Any] = {
-        "the full corpus": {
-            "tokens": full[shared.place.layer].tokens,
-            "seconds": round(clock, 2),
-            "processor seconds": round(processor, 2),
-        }
-        | {method: plain(scores) for method, scores in best.items()}
-    }
+    full = timed(lambda: _moments(shared, FULL, 0))
+    best = {method: _judged(shared, full.found, method) for method in methods}
+    found: dict[str, Any] = {"the full corpus": _counted(shared, [full], full)}
+    found["the full corpus"] |= {method: plain(scores) for method, scores in best.items()}
     for times in TIMES:
         draws = [timed(lambda d=d, t=times: _moments(shared, t * D_IN, d)) for d in range(DRAWS)]
-        seconds = median(draw[1] for draw in draws)
-        judged_draws = {m: [_judged(shared, draw[0], m) for draw in draws] for m in methods}
-        found[f"{times} times d_in"] = {
-            "tokens": times * D_IN,
-            "seconds": round(seconds, 3),
-            "times faster": round(clock / seconds, 1),
-            "relative error": round(median(_error(draw[0], full) for draw in draws), 3),
-        } | {m: _loss(draws_of, best[m]) for m, draws_of in judged_draws.items()}
+        few = found[f"{times} times d_in"] = _counted(shared, draws, full)
+        for method in methods:
+            few[method] = _loss([_judged(shared, d.found, method) for d in draws], best[method])
     figures["second moment"] = found
     ten = found[f"{TIMES[-1]} times d_in"]
     assert ten["times faster"] > 3
     assert all(abs(loss) <= 0.02 for loss in ten["memit"]["lost"].values()), ten["memit"]
+
+
+def _counted(shared: Prepared, draws: Sequence[Timed], full: Timed) -> dict[str, Any]:
+    """How many tokens were counted, how fast, and how far the matrix is from the full one's."""
+    layer, seconds = shared.place.layer, median(draw.clock for draw in draws)
+    errors = [_far(draw.found[layer].matrix, full.found[layer].matrix) for draw in draws]
+    return {
+        "tokens": median(draw.found[layer].tokens for draw in draws),
+        "seconds": round(seconds, 3),
+        "processor seconds": round(median(draw.processor for draw in draws), 3),
+        "times faster": round(full.clock / seconds, 1),
+        "relative error": round(median(errors), 3),
+    }
 
 
 def _moments(shared: Prepared, tokens: int, draw: int) -> dict[int, SecondMoment]:
@@ -149,11 +175,6 @@ def _judged(shared: Prepared, moments: dict[int, SecondMoment], method: MethodNa
     solver = Solver(method, moments, Weights())
     change = spread(shared.model, solver, shared.layers, shared.rows[part], shared.deltas[part])
     return shared.judge(N_BATCH).joint(on_model(shared.bench, change))
-
-
-def _error(found: dict[int, SecondMoment], full: dict[int, SecondMoment]) -> float:
-    """The relative error of a second moment (Frobenius), the largest of a layer."""
-    return max(_apart(found[n].matrix, full[n].matrix) for n in full)
 
 
 def _loss(draws: Sequence[Scores], best: Scores) -> dict[str, Any]:
