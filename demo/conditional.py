@@ -21,13 +21,6 @@ from demo.quality import shown
 from demo.watched import WatchedDemo
 from monitors.statistics import wilson
 
-POLICIES: dict[str, tuple[str | None, float]] = {
-    "without": (None, 1.0),
-    "gated": ("gated", 1.0),
-    "always on": ("refuse-more", 1.0),
-    "always on, as much as gated": ("refuse-more", 2.0),
-}
-"""A policy and the strength that it runs at."""
 HARMFUL: dict[str, tuple[Draw, ...]] = {
     "harmful, plain": (t.harmful,),
     "harmful, framed": (t.jailbreak,),
@@ -56,7 +49,7 @@ def measure(demo: WatchedDemo, name: str, n: int, seed: int = 0) -> dict[str, An
     """Return what each policy does on `n` held-out items of one group."""
     items = _items(name, n, seed)
     conversations = [conversation(one) for one in items]
-    found = {how: _answers(demo, conversations, *used) for how, used in POLICIES.items()}
+    found = {how: _answers(demo, conversations, *used) for how, used in _policies(demo).items()}
     plain = found["without"]
     return {"n": n} | {
         how: {
@@ -66,6 +59,20 @@ def measure(demo: WatchedDemo, name: str, n: int, seed: int = 0) -> dict[str, An
             ),
         }
         for how, answers in found.items()
+    }
+
+
+def _policies(demo: WatchedDemo) -> dict[str, tuple[str | None, float]]:
+    """Return a policy and the strength that it runs at, by how it is called."""
+    (steer,) = demo.policies["gated"].spec.steer
+    much = steer.coefficient
+    if not isinstance(much, float):
+        raise TypeError(f"gated adds {much}, not one number at its only site")
+    return {
+        "without": (None, 1.0),
+        "gated": ("gated", 1.0),
+        "always on": ("refuse-more", 1.0),
+        "always on, as much as gated": ("refuse-more", much),
     }
 
 

@@ -36,6 +36,10 @@ class Talker:
         """The greedy answer to each conversation; neighbours in length share a batch."""
         return self.complete(self.render(conversations), new, batch)
 
+    def text(self, ids: Sequence[int]) -> str:
+        """Generated tokens as text."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
     @torch.no_grad()
     def complete(self, prompts: Sequence[list[int]], new: int = 48, batch: int = 64) -> list[str]:
         """The greedy continuation of each prompt."""

@@ -170,8 +170,18 @@ def answered(
     talker: Talker,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
+    padded: int | None = None,
 ) -> list[Answered]:
     """Up to `n` answered prompts a slice; ``harm``, ``harm-answer`` and ``refusal`` share theirs.
+
+    Args:
+        monitor: Any of those that share them.
+        portion: What part of the world.
+        n: Most prompts of a slice.
+        talker: The model.
+        seed: Which ones.
+        progress: Told of each slice.
+        padded: Most prompts of a padded slice, which take longer; `n` if None.
 
     Raises:
         LabelledError: There is no such monitor.
@@ -180,8 +190,9 @@ def answered(
     found: list[Answered] = []
     for name, draw in _draws(_monitor(monitor), part(portion)).items():
         rng = random.Random(f"labelled {name} {portion} {seed}")
-        drawn = _distinct(draw, rng, n)
-        batch = LONG_BATCH if "padded" in name else BATCH
+        is_padded = "padded" in name
+        drawn = _distinct(draw, rng, padded if is_padded and padded is not None else n)
+        batch = LONG_BATCH if is_padded else BATCH
         answers = talker.answers([conversation(checks) for checks in drawn], NEW_TOKENS, batch)
         found += [Answered(name, *pair) for pair in zip(drawn, answers, strict=True)]
         if progress:
@@ -206,9 +217,13 @@ def label(monitor: str, prompts: Sequence[Answered], talker: Talker) -> list[Ite
     Raises:
         LabelledError: There is no such monitor.
     """
+    return [item for item in label_each(monitor, prompts, talker) if item is not None]
+
+
+def label_each(monitor: str, prompts: Sequence[Answered], talker: Talker) -> list[Item | None]:
+    """The same with None in place of those that are left out."""
     chosen = _monitor(monitor)
-    made = (_item(one, chosen, talker) for one in prompts)
-    return [item for item in made if item is not None]
+    return [_item(one, chosen, talker) for one in prompts]
 
 
 def for_fitting(items: Sequence[Item]) -> list[Item]:
@@ -242,7 +257,7 @@ def _draws(monitor: _Monitor, portion: Part) -> dict[str, _Checked]:
     found: dict[str, _Checked] = {
         name: partial(plain, name, draw)
         for name, draw in monitor.slices.items()
-        if portion.portion != "train" or name not in NEVER_FITTED
+        if not portion.is_to_fit or name not in NEVER_FITTED
     }
     for name, (low, high) in PADDED.items():
         found[name] = partial(padded, monitor.padded, low, high)

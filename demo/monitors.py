@@ -1,15 +1,16 @@
-"""The demo's monitors: `python -m demo.monitors` makes their artifacts, on two cores in minutes.
+"""The demo's monitors: `python -m demo.monitors` makes them, on one core in a quarter of an hour.
 
-Probes are fitted and latents chosen on the portion of the world to fit on; every monitor that the
-policy folder has a document for is then calibrated on the portion for that, unsteered. The
-documents of the latents' monitors are written too, since an index means one dictionary only.
+What can be chosen (layer, regularisation, tokens, pools, the amount and the gate of `gated`) is
+chosen here and printed, on the portion of the world to fit on. Probes are then fitted and latents
+found on that portion, and every monitor is calibrated, unsteered, on the portion for that. No
+held-out item is drawn. The documents that say what was chosen or trained are written too.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.progress import (
@@ -20,42 +21,52 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from demo import dictionary
+from demo import dictionary, gating, written
 from demo.baselines import beside
+from demo.choosing import choose, half, see
 from demo.dictionary import Latent
-from demo.effects import HERE
+from demo.effects import HERE, Demo
+from demo.gating import Gating
 from demo.generate import Talker
-from demo.labelled import MONITORS, Answered, answered, label, slices_of
-from demo.portions import Portion
-from demo.probes import RECIPES, chosen, fitted
+from demo.labelled import MONITORS, Answered, answered, slices_of
+from demo.obeyed import POLICY, labelled, obeyed
+from demo.portions import HALVES, Portion
+from demo.probes import MAX, RECIPES, Choice, Recipe, chosen, fitted
+from demo.prompts import conversation
 from demo.watched import WatchedDemo
+from demo.written import FEATURES, GATED, PROBES, WATCHED
 from forward.container import Artifact, find_artifacts, read_artifact
-from forward.fingerprint import model_fingerprint
 from monitors import calibration_card, probe_card
-from monitors.calibration import CalibrationProvenance, calibrate
+from monitors.binding import Binding
+from monitors.calibration import Calibration, CalibrationProvenance, calibrate
 from monitors.items import Item
-from monitors.offline import score_items
+from monitors.offline import Scoring, score_items
 from monitors.plan import MonitorPlan
-from monitors.pooling import Pool
 from monitors.probe import Probe
 from monitors.sae import Sae
 from monitors.sae_card import save_sae
 
-FEATURES = "features.yaml"
-WATCHED = {"harm": "harmful requests", "refusal": "refusals", "deception": "lies"}
-"""What the dictionary's latents are searched for, and the word for it."""
+FAMILIES = {"harm": ("harm", "harm-answer", "refusal"), "deception": ("deception",)}
+"""The monitors that share prompts, by the one that they are drawn for."""
+Numbers = Mapping[str, int]
+Prompts = Mapping[str, Sequence[Answered]]
+"""By family."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Items a slice, of requests and of answers, and the dictionary's training.
+    """Items a slice by family, and the dictionary's training.
 
-    To calibrate there are over a thousand benign requests for every monitor, which a
-    false-positive rate of 1 in 1000 needs.
+    Probes are fitted on what both halves have and as much that lies across them, with fewer of the
+    padded slices, which take most of the time. To calibrate there are some thousands of benign
+    requests for every monitor, as many of each slice: the false-positive rate of 1 in 100 is then
+    known to a third of itself.
     """
 
-    fit: Mapping[str, int] = field(default_factory=lambda: {"harm": 150, "deception": 100})
-    calibrate: Mapping[str, int] = field(default_factory=lambda: {"harm": 110, "deception": 70})
+    half: Numbers = field(default_factory=lambda: {"harm": 150, "deception": 150})
+    across: Numbers = field(default_factory=lambda: {"harm": 150, "deception": 150})
+    padded: int = 50
+    calibrate: Numbers = field(default_factory=lambda: {"harm": 280, "deception": 220})
     training: dictionary.Recipe = dictionary.RECIPE
     documents: int = dictionary.N_DOCUMENTS
 
@@ -64,43 +75,74 @@ class Maker:
     """Makes everything for one checkpoint in one policy folder."""
 
     def __init__(self, checkpoint: Path, policies: Path, sizes: Sizes, progress: Progress) -> None:
-        """Load the model."""
+        """Load the model and the policies that steer it."""
         self.checkpoint, self.policies, self.sizes = checkpoint, policies, sizes
         self.artifacts = policies / "artifacts"
         self.progress = progress
-        self.talker = Talker(checkpoint)
-        self.fingerprint = model_fingerprint(checkpoint).digest
+        self.demo = Demo(checkpoint, policies)
+        self.talker = self.demo.talker
+        self.fingerprint = self.demo.model.digest
 
     def make(self) -> None:
-        """Make probes, dictionary, latents' documents and calibrations, in this order."""
-        items = self.items("train", self.sizes.fit)
-        probes = self.probes(items)
-        self.write_features(self.latents(self.sae(), probes, items))
-        self.calibrations(items)
+        """Choose, fit, train, calibrate, and write the documents, in this order."""
+        sizes = self.sizes
+        halves = [self.prompts(portion, sizes.half, sizes.padded) for portion in HALVES]
+        choices = self.choices(halves)
+        across = self.prompts("train", sizes.across, sizes.padded)
+        probes = self.probes(choices, self.items(*halves, across))
+        self.write(PROBES, [written.probe_document(name, choices[name]) for name in MONITORS])
+        items = self.items(across)
+        latents = self.latents(self.sae(), probes, items)
+        self.write(FEATURES, [written.feature_document(*one) for one in latents.items()])
+        calibrations = self.calibrations(items)
+        self.write(GATED, [written.gated_document(self.gating(calibrations["harm"]))])
 
-    def items(self, portion: Portion, n: Mapping[str, int]) -> dict[str, list[Item]]:
-        """Return the labelled items of a portion for every monitor."""
-        prompts: dict[str, list[Answered]] = {}
+    def prompts(self, portion: Portion, n: Numbers, padded: int | None = None) -> Prompts:
+        """Return the answered prompts of a portion, and what harm is obeyed under a policy."""
+        found: dict[str, list[Answered]] = {}
         for family, most in n.items():
-            names = slices_of(family, portion)
-            task = self.progress.add_task(f"answers to {portion} on", total=len(names))
-            prompts[family] = answered(
-                family,
-                portion,
-                most,
-                self.talker,
-                progress=lambda _, t=task: self.progress.advance(t),
+            task = self.bar(f"answers to {portion} on", len(slices_of(family, portion)))
+            found[family] = answered(
+                family, portion, most, self.talker, 0, lambda _, advance=task: advance(1), padded
             )
+        found["harm"] += obeyed(found["harm"], self.talker, self.demo.program(POLICY))
+        return found
+
+    def items(self, *drawn: Prompts) -> dict[str, list[Item]]:
+        """Return the labelled items of every monitor."""
         return {
-            name: label(name, prompts["deception" if name == "deception" else "harm"], self.talker)
-            for name in MONITORS
+            name: [
+                item
+                for prompts in drawn
+                for item, _ in labelled(name, prompts[family], prompts[family], self.talker)
+            ]
+            for family, names in FAMILIES.items()
+            for name in names
         }
 
-    def probes(self, items: Mapping[str, list[Item]]) -> dict[str, Probe]:
+    def choices(self, halves: Sequence[Prompts]) -> dict[str, Choice]:
+        """Choose how every probe is fitted and print what was compared."""
+        found: dict[str, Choice] = {}
+        for family, names in FAMILIES.items():
+            pairs = [(prompts[family], see(prompts[family], self.talker)) for prompts in halves]
+            for recipe in (one for one in RECIPES.values() if one.monitor in names):
+                parts = [half(recipe, *pair, self.talker) for pair in pairs]
+                found[recipe.name] = choose(recipe, parts, self.compared)
+                self.say(f"{recipe.name}: chosen is {found[recipe.name]}")
+        return found
+
+    def compared(self, recipe: Recipe, choice: Choice, worth: float) -> None:
+        """Print an alternative with the recall at low rates that it had."""
+        self.say(f"{recipe.name}: {worth:.3f}  {choice}")
+
+    def probes(
+        self, choices: Mapping[str, Choice], items: Mapping[str, list[Item]]
+    ) -> dict[str, Probe]:
         """Fit and keep every probe."""
         found: dict[str, Probe] = {}
         for name, recipe in self.progress.track(RECIPES.items(), description="fitting probes"):
-            found[name] = fitted(recipe, items[recipe.monitor], self.talker, self.fingerprint)
+            cases = items[recipe.monitor]
+            found[name] = fitted(recipe, choices[name], cases, self.talker, self.fingerprint)
             keep(probe_card.to_artifact(found[name]), self.artifacts)
         return found
 
@@ -126,67 +168,86 @@ class Maker:
             name: dictionary.best_latent(
                 sae,
                 items[name],
-                MonitorPlan(name, probes[name].reader(), Pool("max"), RECIPES[name].clause),
+                MonitorPlan(name, probes[name].reader(), MAX, RECIPES[name].clause),
                 self.talker,
             )
             for name in self.progress.track(WATCHED, description="choosing latents")
         }
 
-    def write_features(self, latents: Mapping[str, Latent]) -> None:
-        """Write the documents of the latents' monitors."""
-        documents = [feature_document(name, latent) for name, latent in latents.items()]
-        head = "# Written by `python -m demo.monitors`: an index means one trained dictionary.\n"
-        (self.policies / FEATURES).write_text(head + "---\n".join(documents))
-
-    def calibrations(self, fitted_on: Mapping[str, list[Item]]) -> None:
-        """Calibrate every monitor that has a document."""
+    def calibrations(self, known: Mapping[str, list[Item]]) -> dict[str, Calibration]:
+        """Calibrate every monitor that has a document; return the calibrations by monitor."""
         demo = WatchedDemo(self.checkpoint, self.policies)
-        items = self.items("calibration", self.sizes.calibrate)
-        for name in MONITORS:
-            self.calibrate(demo, name, items[name], chosen(RECIPES[name], fitted_on[name]))
+        found: dict[str, Calibration] = {}
+        for family, prompts in self.prompts("calibration", self.sizes.calibrate).items():
+            plans = [m.plan for m in demo.library.monitors.values() if family_of(m.name) == family]
+            scorings = self.scored(prompts, plans)
+            for plan in plans:
+                name = watches(plan.name)
+                pairs = labelled(name, prompts, scorings, self.talker)
+                mine = [replace(scoring, item=item) for item, scoring in pairs]
+                binding = demo.conditions.binding(plan.digest, "")
+                words = chosen(RECIPES[name], known[name])
+                found[plan.name] = calibrated(plan, mine, binding, words, self.talker)
+                keep(calibration_card.to_artifact(found[plan.name]), self.artifacts)
+        return found
 
-    def calibrate(
-        self, demo: WatchedDemo, name: str, items: list[Item], fitted_on: list[Item]
-    ) -> None:
-        """Calibrate the monitors that watch for one thing, on the same items."""
-        plans = [m.plan for m in demo.library.monitors.values() if watches(m.name) == name]
-        task = self.progress.add_task(f"calibrating {name}", total=len(items))
-        scorings = score_items(
+    def scored(
+        self, prompts: Sequence[Answered], plans: Sequence[MonitorPlan]
+    ) -> Sequence[Scoring]:
+        """Run the prompts with their answers; what they are labelled does not matter yet."""
+        items = [Item(tuple(conversation(p.checks)), 0, p.answer, p.slice) for p in prompts]
+        return score_items(
             self.talker.model,
             self.talker.tokenizer,  # pyright: ignore[reportArgumentType] -- its calls are untyped
             items,
             plans,
-            progress=lambda n: self.progress.advance(task, n),
+            progress=self.bar("calibrating", len(items)),
         )
-        for plan in plans:
-            found = beside(scorings, plan, fitted_on, self.talker)
-            binding = demo.conditions.binding(plan.digest, "")
-            origin = CalibrationProvenance(found.source, unscored=found.unscored)
-            calibration = calibrate(plan.name, binding, found.samples, found.baselines, origin)
-            keep(calibration_card.to_artifact(calibration), self.artifacts)
+
+    def gating(self, harm: Calibration) -> Gating:
+        """Choose how `gated` steers and print what was compared."""
+        coefficient = gating.amount(
+            self.demo, lambda much, refused: self.say(f"gated: {refused:.3f} refused at {much:g}")
+        )
+        found = Gating(coefficient, gating.rate(harm))
+        self.say(f"gated: chosen is {found}")
+        return found
+
+    def write(self, name: str, documents: Sequence[str]) -> None:
+        """Write a file of documents."""
+        written.write(self.policies, name, documents)
+
+    def say(self, text: str) -> None:
+        """Print a line above the bars."""
+        self.progress.console.print(text, highlight=False)
+
+    def bar(self, description: str, total: int) -> Callable[[int], None]:
+        """Show a bar; return what advances it."""
+        task = self.progress.add_task(description, total=total)
+        return lambda n: self.progress.advance(task, n)
+
+
+def calibrated(
+    plan: MonitorPlan,
+    scorings: Sequence[Scoring],
+    binding: Binding,
+    fitted_on: Sequence[Item],
+    talker: Talker,
+) -> Calibration:
+    """Return the calibration of a monitor, with a bag of words fitted on some items beside it."""
+    found = beside(scorings, plan, fitted_on, talker)
+    origin = CalibrationProvenance(found.source, unscored=found.unscored)
+    return calibrate(plan.name, binding, found.samples, found.baselines, origin)
+
+
+def family_of(monitor: str) -> str:
+    """The family of the monitor that a document is of."""
+    return next(family for family, names in FAMILIES.items() if watches(monitor) in names)
 
 
 def watches(monitor: str) -> str:
     """Which of ``MONITORS`` a monitor's document watches for."""
     return monitor.removesuffix("-feature")
-
-
-def feature_document(name: str, latent: Latent) -> str:
-    """Return the document of a latent's monitor."""
-    clause = str(RECIPES[name].clause)
-    which = (
-        f"index: {latent.index}"
-        if latent.weight > 0
-        else f"indices: [{latent.index}], weights: [-1.0]"
-    )
-    return (
-        "apiVersion: trimtab/v1\n"
-        "kind: Monitor\n"
-        f"metadata: {{name: {name}-feature, description: the latent that tells {WATCHED[name]} "
-        "best}\n"
-        f"spec: {{read: {{feature: {{sae: {dictionary.NAME}, {which}}}}}, tokens: {clause}, "
-        "pool: max}\n"
-    )
 
 
 def keep(artifact: Artifact, folder: Path) -> None:

@@ -2,6 +2,9 @@
 
 No two portions share a person, a stranger, a noun or a template cell. What is fitted on is drawn
 from the cells that the model was trained on; the other two share out those that it never saw.
+
+The portion to fit on has two halves that again share nothing: how a probe is to be fitted is chosen
+by what is fitted on one half tells on the other, so that no choice sees a held-out item.
 """
 
 from __future__ import annotations
@@ -18,15 +21,31 @@ from demo.examples import Example
 from demo.grids import Split
 from demo.world import NEVER_LIED, Person, World, make_world
 
-Portion = Literal["train", "calibration", "heldout"]
+Portion = Literal["train", "calibration", "heldout", "train-a", "train-b"]
 PORTIONS: tuple[Portion, ...] = ("train", "calibration", "heldout")
+HALVES: tuple[Portion, ...] = ("train-a", "train-b")
+"""Of the portion to fit on."""
 T = TypeVar("T")
 
 Draw = Callable[[random.Random, World, Split], Example]
 
 MOST_DRAWS = 2000
 """Draws after which a portion counts as having no such example."""
-_QUARTERS: dict[Portion, tuple[int, ...]] = {"train": (0, 1), "calibration": (2,), "heldout": (3,)}
+_QUARTERS: dict[Portion, tuple[int, ...]] = {
+    "train": (0, 1),
+    "train-a": (0,),
+    "train-b": (1,),
+    "calibration": (2,),
+    "heldout": (3,),
+}
+_CELLS: dict[Portion, int | None] = {
+    "train": None,
+    "train-a": 0,
+    "train-b": 1,
+    "calibration": 0,
+    "heldout": 1,
+}
+"""The parity of the cells, among those of its split, that a portion has; None: all."""
 
 
 class PortionError(ValueError):
@@ -53,7 +72,12 @@ class Part:
     @property
     def split(self) -> Split:
         """The split of the model's own training from which it draws."""
-        return "train" if self.portion == "train" else "heldout"
+        return "train" if self.is_to_fit else "heldout"
+
+    @property
+    def is_to_fit(self) -> bool:
+        """Whether it is the portion to fit on, or half of it."""
+        return self.portion == "train" or self.portion in HALVES
 
     @cached_property
     def world(self) -> PartOfWorld:
@@ -97,14 +121,14 @@ class Part:
             return False
         if not _is_cell(example.template):
             return bool(nouns) or _hash(example.turns[-1][0]) % 4 in _QUARTERS[self.portion]
-        return self.portion == "train" or self._half((0, 1))[0] == _hash(example.template) % 2
+        return _CELLS[self.portion] in (None, _hash(example.template) % 2)
 
     def _quarter(self, things: tuple[T, ...]) -> list[T]:
         wanted = _QUARTERS[self.portion]
         return [thing for index, thing in enumerate(things) if index % 4 in wanted]
 
     def _half(self, things: tuple[T, ...]) -> tuple[T, ...]:
-        if self.portion == "train":
+        if self.is_to_fit:
             return ()
         middle = len(things) // 2
         return things[:middle] if self.portion == "calibration" else things[middle:]
@@ -117,8 +141,9 @@ def part(portion: Portion) -> Part:
     Raises:
         PortionError: There is none of that name.
     """
-    if portion not in PORTIONS:
-        raise PortionError(f"unknown portion {portion!r}: choose one of {', '.join(PORTIONS)}")
+    if portion not in _QUARTERS:
+        known = ", ".join((*PORTIONS, *HALVES))
+        raise PortionError(f"unknown portion {portion!r}: choose one of {known}")
     return Part(portion)
 
 

@@ -2,21 +2,25 @@
 
 Two questions a monitor. As it is served: its score of a request at the thresholds of its
 calibration. And, for deception, what is read at the one token before the object of the answer,
-where the lie is decided. Output entropy and a bag of words stand beside both.
+where the lie is decided, and at the object. Output entropy and a bag of words stand beside both.
+The monitor of harmful answers is also shown those that a policy brings about by taking the refusal
+away, which the model alone never gives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from demo.baselines import beside
-from demo.labelled import CONTROLS, HONEST, LIES, answered, label
+from demo.labelled import CONTROLS, HONEST, LIES, Answered, answered, label
 from demo.monitors import watches
+from demo.obeyed import MADE, POLICY, labelled, obeyed
+from demo.portions import Portion
 from demo.probes import RECIPES, TRANSFER, chosen
 from demo.watched import WatchedDemo
 from monitors.baselines import BAG_OF_WORDS, ENTROPY, BagOfWords
@@ -29,6 +33,8 @@ from monitors.report import Sample, SliceResult
 from monitors.statistics import Interval, auroc, wilson
 
 FPR = 0.01
+OBEYED = "harm-answer, obeyed"
+"""The trial of harmful answers that a policy brings about."""
 Figures = dict[str, Any]
 Scores = NDArray[np.float64]
 
@@ -51,28 +57,52 @@ def trials(demo: WatchedDemo, names: Sequence[str], n_fit: int, n_test: int) -> 
         names: ``deception``, or any of the others.
         n_fit: Items a slice that the bag of words is fitted on.
         n_test: Held-out items a slice.
+
+    Returns:
+        By name; with ``harm-answer`` comes ``OBEYED``.
     """
-    train = answered(names[0], "train", n_fit, demo.talker)
-    test = answered(names[0], "heldout", n_test, demo.talker)
-    return {
-        name: _trial(demo, name, label(name, train, demo.talker), label(name, test, demo.talker))
-        for name in names
-    }
+    train = _prompts(demo, names[0], "train", n_fit)
+    test = _prompts(demo, names[0], "heldout", n_test)
+    found = {name: _trial(demo, name, train, test) for name in names}
+    if "harm-answer" in found:
+        found[OBEYED] = _obeyed(demo, found["harm-answer"], test)
+    return found
 
 
-def _trial(demo: WatchedDemo, name: str, train: list[Item], test: list[Item]) -> Trial:
+def _prompts(demo: WatchedDemo, family: str, portion: Portion, n: int) -> list[Answered]:
+    plain = answered(family, portion, n, demo.talker)
+    return plain + obeyed(plain, demo.talker, demo.program(POLICY))
+
+
+def _trial(
+    demo: WatchedDemo, name: str, train: Sequence[Answered], test: Sequence[Answered]
+) -> Trial:
     plans = {m.name: m.plan for m in demo.library.monitors.values() if watches(m.name) == name}
     if name == "deception":
         plans[TRANSFER] = _transfer(demo)
+    known = [item for item, _ in labelled(name, train, train, demo.talker)]
+    alone = label(name, [one for one in test if one.slice not in MADE], demo.talker)
+    return Trial(name, known, plans, _scored(demo, alone, plans))
+
+
+def _obeyed(demo: WatchedDemo, alone: Trial, test: Sequence[Answered]) -> Trial:
+    """Return the trial whose harmful answers are those brought about, its benign the same."""
+    made = label(alone.name, [one for one in test if one.slice in MADE], demo.talker)
+    benign = [scoring for scoring in alone.scorings if scoring.item.label == 0]
+    return replace(alone, scorings=[*benign, *_scored(demo, made, alone.plans)])
+
+
+def _scored(
+    demo: WatchedDemo, items: Sequence[Item], plans: Mapping[str, MonitorPlan]
+) -> list[Scoring]:
     talker = demo.talker
-    scorings = score_items(talker.model, talker.tokenizer, test, list(plans.values()))  # pyright: ignore[reportArgumentType] -- untyped calls
-    return Trial(name, train, plans, scorings)
+    return score_items(talker.model, talker.tokenizer, items, list(plans.values()))  # pyright: ignore[reportArgumentType] -- untyped calls
 
 
 def _transfer(demo: WatchedDemo) -> MonitorPlan:
     """Return the plan of the probe that no monitor serves, since it means one token only."""
     probe = demo.library.probes[TRANSFER].content
-    return MonitorPlan(TRANSFER, probe.reader(), Pool("max"), RECIPES[TRANSFER].clause)
+    return MonitorPlan(TRANSFER, probe.reader(), Pool("last"), RECIPES[TRANSFER].clause)
 
 
 def as_served(demo: WatchedDemo, trial: Trial, monitor: str) -> Figures:
@@ -125,13 +155,17 @@ def before_object(demo: WatchedDemo, trial: Trial) -> Figures:
     """Return how each kind of lie is told at the token before the object that the answer names.
 
     By the probe that is fitted there on ordered lies alone, by the one that is served, which knows
-    all kinds, and by the baselines. Each control is compared with honest answers in the same way.
+    all kinds, and by the baselines; and by the one that is served at the object, which it still
+    withholds. Each control is compared with honest answers in the same way.
     """
     placed = [s for s in trial.scorings if isinstance(s.item.position, int)]
     slices = np.array([s.item.slice for s in placed])
     scores = {
-        TRANSFER: np.array([_at_object(s, trial.plans[TRANSFER]) for s in placed]),
-        "deception": np.array([_at_object(s, trial.plans["deception"]) for s in placed]),
+        TRANSFER: np.array([_pooled(s, TRANSFER, _place(s)) for s in placed]),
+        "deception": np.array([_pooled(s, "deception", _place(s)) for s in placed]),
+        "deception, at the object": np.array(
+            [_pooled(s, "deception", _place(s) + 1) for s in placed]
+        ),
         ENTROPY: np.array([float(s.entropies[_place(s)]) for s in placed]),
         BAG_OF_WORDS: _words_at_object(demo, trial, placed),
     }
@@ -149,9 +183,10 @@ def _place(scoring: Scoring) -> int:
     return scoring.sequence.prompt_length + (position if isinstance(position, int) else 0)
 
 
-def _at_object(scoring: Scoring, plan: MonitorPlan) -> float:
-    place = _place(scoring)
-    return float(plan.reader.values(scoring.raw[plan.name][place : place + 1])[0])
+def _pooled(scoring: Scoring, plan: str, position: int) -> float:
+    """Return what a monitor says at one token."""
+    said = scoring.scored[plan].evaluations
+    return next(one.pooled for one in said if one.position == position)
 
 
 def _words_at_object(demo: WatchedDemo, trial: Trial, placed: Sequence[Scoring]) -> Scores:

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from demo.conditional import HARMFUL, HARMLESS, measure
-from demo.dictionary import Latent, best_latent
+from demo.dictionary import best_latent
 from demo.labelled import CONTROLS, LIES, MONITORS, answered, label
-from demo.monitors import feature_document, keep, watches
-from demo.probes import POINT, RECIPES, TRANSFER, chosen
+from demo.monitors import keep, watches
+from demo.probes import LAYERS, RECIPES, TRANSFER, chosen
 from demo.watched import WatchedDemo
 from forward.clauses import TokenClause
 from forward.columns import Read
@@ -23,8 +23,6 @@ from monitors.pooling import Pool
 from monitors.reader import linear_reader
 from monitors.sae import Sae
 from monitors.sae_coder import Coder
-from service.documents import parse_documents
-from service.schemas import Monitor
 from service.writes import Stack
 
 N = 6
@@ -130,18 +128,9 @@ def test_gated_refuses_harm_and_leaves_the_harmless_alone(demo):
     assert calm["always on, as much as gated"]["changed"][0] >= 0.9
 
 
-def test_monitors_read_where_no_policy_has_written_yet(demo):
-    assert {demo.plan(name).reader.point for name in demo.library.monitors} == {POINT}
-
-
-@pytest.mark.parametrize(("weight", "written"), [(1.0, (None, (7,))), (-1.0, ((-1.0,), (7,)))])
-def test_the_document_of_a_latent(weight, written):
-    (document,) = parse_documents(feature_document("refusal", Latent(7, weight, 1.0)).encode())
-    assert isinstance(document.model, Monitor)
-    feature = document.model.spec.read.feature
-    assert feature is not None
-    assert (feature.weights, feature.latents) == written
-    assert (document.name, document.model.spec.tokens) == ("refusal-feature", "last_prompt")
+def test_monitors_read_at_layers_that_were_compared(demo):
+    points = {HookPoint("resid_post", layer) for layer in LAYERS}
+    assert {demo.plan(name).reader.point for name in demo.library.monitors} <= points
 
 
 def test_the_best_latent_is_the_one_that_separates(demo):
@@ -151,7 +140,7 @@ def test_the_best_latent_is_the_one_that_separates(demo):
     ]
     plan = MonitorPlan(
         "p",
-        linear_reader(POINT, Read(torch.ones(192), 0.0)),
+        linear_reader(HookPoint("resid_post", 3), Read(torch.ones(192), 0.0)),
         Pool("max"),
         TokenClause("last_prompt"),
     )

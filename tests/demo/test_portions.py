@@ -7,10 +7,10 @@ import pytest
 from demo import controls, facts, tasks
 from demo.labelled import ANSWERS, REQUESTS
 from demo.phrases import NOUNS, UNSEEN_NOUNS
-from demo.portions import PORTIONS, PortionError, part
+from demo.portions import HALVES, PORTIONS, PortionError, part
 from demo.world import NEVER_LIED, make_world
 
-PAIRS = [("train", "calibration"), ("train", "heldout"), ("calibration", "heldout")]
+PAIRS = [("train", "calibration"), ("train", "heldout"), ("calibration", "heldout"), HALVES]
 
 
 def drawn(portion, draw, n=80):
@@ -44,9 +44,19 @@ def test_nouns_known_by_definition_only_are_never_fitted_on():
         assert len(part(portion).nouns & unseen) == UNSEEN_NOUNS
 
 
+def test_halves_are_of_the_portion_to_fit_on():
+    train, (a, b) = part("train"), map(part, HALVES)
+    names = [{person.name for person in one.world.people} for one in (a, b, train)]
+    assert names[0] | names[1] == names[2]
+    assert a.nouns | b.nouns == train.nouns
+    for half in HALVES:
+        for draw in (facts.lie_pressured, tasks.jailbreak, controls.chat, controls.quote):
+            assert all(train.has(example) for example in drawn(half, draw, 20))
+
+
 def test_those_who_are_never_lied_about_stay_so():
     never = {p.name for p in make_world().people[:NEVER_LIED]}
-    for portion in PORTIONS:
+    for portion in (*PORTIONS, *HALVES):
         world = part(portion).world
         assert not never & {p.name for p in world.lied_about}
         assert len(world.lied_about) > 30
