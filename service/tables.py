@@ -97,3 +97,84 @@ jobs = sa.Table(
     sa.Index("jobs_by_state", "state", "id"),
     sqlite_autoincrement=True,
 )
+
+# ``hash`` is of the secret; the secret itself is shown once and kept nowhere. Limits are canonical JSON.
+keys = sa.Table(
+    "keys",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("tenant", sa.String(64), nullable=True),
+    sa.Column("hash", sa.String(64), nullable=False),
+    sa.Column("limits", sa.Text, nullable=False),
+    sa.Column("created_at", sa.String(32), nullable=False),
+    sa.Column("created_by", sa.String(96), nullable=False),
+    sa.Column("expires_at", sa.String(32), nullable=True),
+    sa.Column("revoked_at", sa.String(32), nullable=True),
+)
+
+# Append-only: each row's hash covers the row and the hash before it. Numbers have no gap.
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at", sa.String(32), nullable=False),
+    sa.Column("actor", sa.String(96), nullable=False),
+    sa.Column("action", sa.String(32), nullable=False),
+    sa.Column("target", sa.String(160), nullable=False),
+    sa.Column("before", sa.Text, nullable=True),
+    sa.Column("after", sa.Text, nullable=True),
+    sa.Column("previous", sa.String(64), nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False),
+)
+
+# One row a request that ran under policies; ``record`` is canonical JSON.
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("request", sa.String(256), primary_key=True),
+    sa.Column("at", sa.String(32), nullable=False),
+    sa.Column("key", sa.String(16), nullable=True),
+    sa.Column("tenant", sa.String(64), nullable=True),
+    sa.Column("binding", sa.String(96), nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("route", sa.String(64), nullable=False),
+    sa.Column("status", sa.Integer, nullable=True),
+    sa.Column("outcome", sa.String(16), nullable=False),
+    sa.Column("record", sa.Text, nullable=False),
+    sa.Index("decisions_by_time", "at"),
+)
+
+# One row: how often what is active was changed, and the digest of what is. Every change adds one.
+generations = sa.Table(
+    "generations",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("changed_at", sa.String(32), nullable=False),
+)
+
+# A row a running server, renewed by its heartbeat.
+replicas = sa.Table(
+    "replicas",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("started_at", sa.String(32), nullable=False),
+    sa.Column("seen_at", sa.String(32), nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("fault", sa.Text, nullable=True),
+)
+
+# A canary that its own rule ended, by the digest of what was declared: a new declaration starts anew.
+halts = sa.Table(
+    "halts",
+    metadata,
+    sa.Column("canary", sa.String(64), primary_key=True),
+    sa.Column("binding", sa.String(64), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", sa.String(32), nullable=False),
+)
