@@ -98,7 +98,7 @@ jobs = sa.Table(
     sqlite_autoincrement=True,
 )
 
-# ``hash`` is of the secret; the secret itself is shown once and kept nowhere. Limits are canonical JSON.
+# ``hash`` is of the secret, which is shown once and kept nowhere. Limits are canonical JSON.
 keys = sa.Table(
     "keys",
     metadata,
@@ -169,7 +169,7 @@ replicas = sa.Table(
     sa.Column("fault", sa.Text, nullable=True),
 )
 
-# A canary that its own rule ended, by the digest of what was declared: a new declaration starts anew.
+# A canary that its own rule ended, by the digest of what was declared.
 halts = sa.Table(
     "halts",
     metadata,
