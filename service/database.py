@@ -25,6 +25,8 @@ PRAGMAS = (
     "synchronous=NORMAL",
     "foreign_keys=ON",
 )
+# SQLite's readers see one state anyway; PostgreSQL's see another with each statement by default.
+_SNAPSHOT = {"postgresql": {"isolation_level": "REPEATABLE READ"}}
 
 
 class StoreError(ServiceError):
@@ -53,8 +55,10 @@ class Database:
     @contextmanager
     def read(self) -> Generator[Connection]:
         """Yield a connection that sees one consistent state."""
-        with self._failures(), self._engine.connect() as connection, connection.begin():
-            yield connection
+        with self._failures(), self._engine.connect() as connection:
+            reader = connection.execution_options(**_SNAPSHOT.get(connection.dialect.name, {}))
+            with reader.begin():
+                yield reader
 
     @contextmanager
     def write(self) -> Generator[Connection]:

@@ -11,6 +11,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from service.audit import AuditLog
 from service.database import Database, StoreError, parse_url
 from service.digest import canonical_json
 from service.documents import Document
@@ -97,6 +98,10 @@ class Store:
     def events(self, retention: EventRetention | None = None) -> EventStore:
         """Return the events of the same database."""
         return EventStore(self._database, retention)
+
+    def audit(self) -> AuditLog:
+        """Return the audit log of the same database."""
+        return AuditLog(self._database)
 
     def jobs(self) -> JobStore:
         """Return the jobs of the same database."""

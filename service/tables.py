@@ -129,6 +129,15 @@ audit = sa.Table(
     sa.Column("hash", sa.String(64), nullable=False),
 )
 
+# One row: number and hash of the last row of ``audit``, so that rows taken off its end are missed.
+audit_head = sa.Table(
+    "audit_head",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("seq", sa.Integer, nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False),
+)
+
 # One row a request that ran under policies; ``record`` is canonical JSON.
 decisions = sa.Table(
     "decisions",
