@@ -152,7 +152,8 @@ def _links(connection: Connection) -> Iterator[tuple[Link, str]]:
 
 def _entry(row: RowMapping) -> Entry:
     values: dict[str, Any] = {str(name): value for name, value in row.items()}
-    return Entry(**(values | {name: _parsed(row[name]) for name in ("before", "after")}))
+    values |= {name: _parsed(row[name]) for name in ("before", "after")}
+    return Entry(**values)
 
 
 def _text(value: Mapping[str, Any] | None) -> str | None:
