@@ -4,29 +4,19 @@ An event says who was watched by what and what was done; never what was said, un
 ``capture`` asks for it. Numbers rise and are never used twice, so a reader knows what it missed.
 """
 
-import asyncio
-import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from service.database import Database, StoreError
+from service.batch_log import MAX_WAITING, BatchLog
+from service.database import Database
 from service.settings import EventRetention
 from service.tables import events
 
-MAX_WAITING = 10_000
-"""Events that may wait to be written."""
-MAX_BATCH = 500
 MAX_LISTED = 1000
-PAUSE_SECONDS = 0.02
-"""How long a writer waits for more before it writes a batch."""
-RETRY_SECONDS = 1.0
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +111,8 @@ class EventStore:
         return Page(tuple(dict(row) for row in rows), max(last, after or 0), lost)
 
 
-class EventLog:
-    """Takes events on the event loop and writes them off it, in batches.
-
-    ``dropped`` counts those that found the queue full; ``on_drop`` hears of each.
-    """
+class EventLog(BatchLog[Event]):
+    """Takes events on the event loop and writes them off it, in batches."""
 
     def __init__(
         self,
@@ -133,67 +120,9 @@ class EventLog:
         on_drop: Callable[[], None] = lambda: None,
         max_waiting: int = MAX_WAITING,
     ) -> None:
-        """Write to ``store``."""
-        self.store, self._on_drop, self._max = store, on_drop, max_waiting
-        self._waiting: deque[Event] = deque()
-        self._writer: asyncio.Task[None] | None = None
-        self._written = asyncio.Event()
-        self.dropped = 0
-
-    def put(self, found: Iterable[Event]) -> None:
-        """Queue events to be written; call on the event loop."""
-        for event in found:
-            if len(self._waiting) >= self._max:
-                self.dropped += 1
-                self._on_drop()
-                logger.warning(
-                    "an event of monitor %s was dropped: the queue is full", event.monitor
-                )
-            else:
-                self._waiting.append(event)
-        if self._waiting and (self._writer is None or self._writer.done()):
-            self._writer = asyncio.get_running_loop().create_task(self._write())
-
-    async def written(self, seconds: float) -> None:
-        """Wait until something is written, or for so long."""
-        written = self._written
-        try:
-            async with asyncio.timeout(seconds):
-                await written.wait()
-        except TimeoutError:
-            return
-
-    async def flush(self) -> None:
-        """Wait until all that was put is written, or one attempt to write it has failed."""
-        if self._writer is not None:
-            await asyncio.wait([self._writer], timeout=2 * RETRY_SECONDS)
-
-    async def close(self) -> None:
-        """Write what waits, as far as the store takes it, and stop."""
-        await self.flush()
-        if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.wait([self._writer])
-        for _ in self._waiting:
-            self.dropped += 1
-            self._on_drop()
-        if self._waiting:
-            logger.warning("%d events were not written before the end", len(self._waiting))
-
-    async def _write(self) -> None:
-        while self._waiting:
-            await asyncio.sleep(PAUSE_SECONDS)
-            batch = [self._waiting[i] for i in range(min(MAX_BATCH, len(self._waiting)))]
-            try:
-                await asyncio.to_thread(self.store.add, batch)
-            except StoreError as error:
-                logger.warning("%d events are not written yet: %s", len(batch), error)
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
-            for _ in batch:
-                self._waiting.popleft()
-            self._written.set()
-            self._written = asyncio.Event()
+        """Write to ``store``; ``on_drop`` hears of each event that found the queue full."""
+        super().__init__(store, "events", on_drop, max_waiting)
+        self.store = store
 
 
 def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
