@@ -1,13 +1,23 @@
 """Documents that tests build on."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.documents import Document, parse_content
+from tests.service.places import StorePlace
 
 PolicyMaker = Callable[..., Document]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> StorePlace:
+    """A place for a store, once on SQLite and once on PostgreSQL."""
+    on_sqlite = request.param == "sqlite"
+    url = f"sqlite:///{tmp_path}/trimtab.db" if on_sqlite else ""
+    return StorePlace(url or request.getfixturevalue("postgres_url"), tmp_path / "artifacts")
 
 
 def _policy(name: str, **spec: Any) -> Document:

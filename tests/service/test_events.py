@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -12,6 +11,7 @@ from service.events import Event, EventLog, EventStore, Wanted
 from service.records import now
 from service.settings import EventRetention, SettingsError
 from service.store import Store
+from tests.service.places import StorePlace
 
 EVENT = Event(
     at="2026-01-01T00:00:00.000+00:00",
@@ -39,9 +39,9 @@ def event(number: int = 0, **fields: object) -> Event:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """A store in a folder."""
-    with Store.open(str(tmp_path)) as opened:
+def store(place: StorePlace) -> Iterator[Store]:
+    """A store on each database."""
+    with place.open() as opened:
         yield opened
 
 
@@ -146,7 +146,7 @@ async def test_a_full_queue_counts_what_it_drops(store: Store) -> None:
 
 
 async def test_a_store_that_fails_is_tried_again(store: Store, monkeypatch) -> None:
-    monkeypatch.setattr("service.events.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("service.batch_log.RETRY_SECONDS", 0.05)
     events = store.events()
     whole, failures = events.add, [StoreError("locked"), StoreError("locked")]
 

@@ -1,7 +1,6 @@
 """Jobs in the store: one state machine, which nobody who lost a job can move."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,15 +15,15 @@ from service.jobs import (
     record_view,
 )
 from service.records import now
-from service.store import Store
+from tests.service.places import StorePlace
 
 FUTURE = "2999-01-01T00:00:00.000+00:00"
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> Iterator[JobStore]:
-    """The jobs of a store in a folder."""
-    with Store.open(str(tmp_path)) as store:
+def jobs(place: StorePlace) -> Iterator[JobStore]:
+    """The jobs of a store on each database."""
+    with place.open() as store:
         yield store.jobs()
 
 
@@ -190,10 +189,10 @@ def test_old_jobs_go_and_numbers_are_not_used_again(jobs: JobStore, monkeypatch)
     assert solve(jobs, "next").id == waiting.id + 7
 
 
-def test_jobs_last_through_a_restart(tmp_path: Path) -> None:
-    with Store.open(str(tmp_path)) as store:
+def test_jobs_last_through_a_restart(place: StorePlace) -> None:
+    with place.open() as store:
         job = solve(store.jobs())
         store.jobs().claim()
-    with Store.open(str(tmp_path)) as store:
+    with place.open() as store:
         assert state(store.jobs(), job) == "running"
         assert store.jobs().requeue_lost(FUTURE) == 1
