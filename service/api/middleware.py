@@ -11,10 +11,12 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.access import Access, AccessTable, Route, route_path
+from service.api.access import Access, AccessTable, route_path
+from service.api.admission import Admission, is_preflight
 from service.api.answers import InferenceAnswer, described
 from service.api.body import ClientGoneError, read_body, replay, with_body_length
 from service.api.errors import HttpError, Shape, as_http, error_response
+from service.api.keys import with_caller
 from service.api.models import models_response
 from service.api.requests import (
     MAX_BODY_BYTES,
@@ -33,8 +35,6 @@ from service.selection import SelectionError
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_NEEDS_INFERENCE = {Access.INFERENCE, Access.MODELS, Access.TOKENS, Access.GENERATE}
-_NEEDS_ADMIN = {Access.OPERATIONS, Access.ADMIN}
 _ANTHROPIC = "/v1/messages"
 
 
@@ -44,7 +44,7 @@ class PolicyMiddleware:
     def __init__(self, app: ASGIApp, server: Server, operations: ASGIApp) -> None:
         """Guard ``app``; ``operations`` answers what lies under ``/trimtab``."""
         self._app, self._server, self._operations = app, server, operations
-        self._table = AccessTable()
+        self._table, self._admission = AccessTable(), Admission(server.keys)
         self._handlers: dict[Access, Handler] = {
             Access.PUBLIC: self._public,
             Access.PROBE: operations,
@@ -71,9 +71,10 @@ class PolicyMiddleware:
         path = route_path(scope)
         route = self._table.find(path)
         try:
-            is_preflight = _admit(route, path, scope, self._server)
-            handler = self._app if is_preflight else self._handlers[route.access]
-            await handler(scope, receive, send)
+            caller = await self._admission.admit(route, path, scope)
+            preflight = is_preflight(route, scope["method"])
+            handler = self._app if preflight else self._handlers[route.access]
+            await handler(with_caller(scope, caller), receive, send)
         except ClientGoneError:
             return
         except (HttpError, SelectionError, DoorError) as error:
@@ -155,30 +156,6 @@ class PolicyMiddleware:
             CURRENT_LEASE.reset(token)
             CURRENT_REPORT.reset(reporting)
             self._server.metrics.request(asked.selection, _outcome(answer))
-
-
-def _admit(route: Route, path: str, scope: Scope, server: Server) -> bool:
-    """Refuse what may not pass; return whether it is a preflight, which carries no key.
-
-    Raises:
-        HttpError: 401, 403, 404 or 405.
-    """
-    if route.access is Access.UNKNOWN:
-        raise HttpError(404, "not_served", f"{path} is not served")
-    if route.access is Access.CLOSED:
-        raise HttpError(403, "route_closed", f"{path} is closed: {route.reason}")
-    headers, method = Headers(scope=scope), scope["method"]
-    if route.access in _NEEDS_ADMIN:
-        server.keys.check_admin(headers)
-    elif method == "OPTIONS" and route.access in _NEEDS_INFERENCE:
-        return True
-    elif route.access in _NEEDS_INFERENCE:
-        server.keys.check_inference(headers)
-    if method not in route.methods:
-        allowed = ", ".join(sorted(route.methods))
-        message = f"{method} is not served at {path}: use {allowed}"
-        raise HttpError(405, "method_not_allowed", message, headers={"Allow": allowed})
-    return False
 
 
 def _shape(path: str) -> Shape:
