@@ -25,6 +25,15 @@ PRAGMAS = (
     "synchronous=NORMAL",
     "foreign_keys=ON",
 )
+# A server that cannot be reached any more is noticed in seconds, also in the middle of a statement.
+PATIENCE = {
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+"""What libpq is told unless the URL says otherwise."""
 # SQLite's readers see one state anyway; PostgreSQL's see another with each statement by default.
 _SNAPSHOT = {"postgresql": {"isolation_level": "REPEATABLE READ"}}
 
@@ -67,6 +76,7 @@ class Database:
             writer = connection.execution_options(trimtab_writer=True)
             with writer.begin():
                 if writer.dialect.name == "postgresql":
+                    writer.exec_driver_sql(f"SET LOCAL lock_timeout = {BUSY_TIMEOUT_MS}")
                     writer.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITER_LOCK)))
                 yield writer
 
@@ -107,10 +117,13 @@ def parse_url(text: str) -> URL:
 
 
 def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "postgresql":
+        told = {name: value for name, value in PATIENCE.items() if name not in url.query}
+        # A connection that the server ended while it waited is replaced, not handed out.
+        return sa.create_engine(url.update_query_dict(told), pool_pre_ping=True)
     engine = sa.create_engine(url)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _on_sqlite_connect)
-        event.listen(engine, "begin", _on_sqlite_begin)
+    event.listen(engine, "connect", _on_sqlite_connect)
+    event.listen(engine, "begin", _on_sqlite_begin)
     return engine
 
 
