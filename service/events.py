@@ -6,12 +6,13 @@ An event says who was watched by what and what was done; never what was said, un
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
 from service.batch_log import MAX_WAITING, BatchLog
+from service.clock import SteadyClock
 from service.database import Database
 from service.settings import EventRetention
 from service.tables import events
@@ -77,7 +78,7 @@ class EventStore:
 
     def __init__(self, database: Database, retention: EventRetention | None = None) -> None:
         """Keep events in ``database``, no longer than ``retention`` says."""
-        self._database = database
+        self._database, self._clock = database, SteadyClock()
         self.retention = retention or EventRetention()
 
     def add(self, batch: Sequence[Event]) -> None:
@@ -88,7 +89,7 @@ class EventStore:
             connection.execute(events.insert(), [asdict(event) for event in batch])
             newest = connection.execute(sa.select(sa.func.max(events.c.id))).scalar_one()
             oldest_kept = newest - self.retention.count
-            before = datetime.now(UTC) - timedelta(days=self.retention.days)
+            before = self._clock.earliest() - timedelta(days=self.retention.days)
             expired = events.c.at < before.isoformat(timespec="milliseconds")
             # The newest stays whatever its age: numbers are told from it.
             old = sa.and_(events.c.id < newest, sa.or_(events.c.id <= oldest_kept, expired))

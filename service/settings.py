@@ -59,7 +59,7 @@ class Headroom:
 
 @dataclass(frozen=True, slots=True)
 class EventRetention:
-    """How many events of monitors are kept, and for how many days."""
+    """How many events, or records of requests, are kept, and for how many days."""
 
     count: int = 100_000
     days: float = 30.0
@@ -90,6 +90,7 @@ class Settings:
     sites: tuple[str, ...] = ()
     merge_layers: tuple[int, ...] = ()
     events: EventRetention = field(default_factory=EventRetention)
+    decisions: EventRetention = field(default_factory=EventRetention)
 
     def __post_init__(self) -> None:
         """Refuse a port that is none and a policy directory that is not there."""

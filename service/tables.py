@@ -138,22 +138,22 @@ audit_head = sa.Table(
     sa.Column("hash", sa.String(64), nullable=False),
 )
 
-# One row a request that ran under policies; ``record`` is canonical JSON.
+# One row a request that ran under policies; ``record`` is canonical JSON. ``request`` is our name of
+# it, ``answer`` its client's: clients may give two requests one name. ``policies`` are labels, each
+# between commas.
 decisions = sa.Table(
     "decisions",
     metadata,
-    sa.Column("request", sa.String(256), primary_key=True),
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("request", sa.String(32), nullable=False, unique=True),
+    sa.Column("answer", sa.String(256), nullable=False),
     sa.Column("at", sa.String(32), nullable=False),
     sa.Column("key", sa.String(16), nullable=True),
-    sa.Column("tenant", sa.String(64), nullable=True),
-    sa.Column("binding", sa.String(96), nullable=False),
-    sa.Column("generation", sa.Integer, nullable=False),
-    sa.Column("digest", sa.String(64), nullable=False),
-    sa.Column("route", sa.String(64), nullable=False),
-    sa.Column("status", sa.Integer, nullable=True),
-    sa.Column("outcome", sa.String(16), nullable=False),
+    sa.Column("policies", sa.Text, nullable=False),
     sa.Column("record", sa.Text, nullable=False),
     sa.Index("decisions_by_time", "at"),
+    sa.Index("decisions_by_answer", "answer"),
+    sqlite_autoincrement=True,
 )
 
 # One row: how often what is active was changed, and the digest of what is. Every change adds one.

@@ -13,19 +13,17 @@ def upgrade() -> None:
     """Create them."""
     op.create_table(
         "decisions",
-        sa.Column("request", sa.String(256), primary_key=True),
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("request", sa.String(32), nullable=False, unique=True),
+        sa.Column("answer", sa.String(256), nullable=False),
         sa.Column("at", sa.String(32), nullable=False),
         sa.Column("key", sa.String(16), nullable=True),
-        sa.Column("tenant", sa.String(64), nullable=True),
-        sa.Column("binding", sa.String(96), nullable=False),
-        sa.Column("generation", sa.Integer, nullable=False),
-        sa.Column("digest", sa.String(64), nullable=False),
-        sa.Column("route", sa.String(64), nullable=False),
-        sa.Column("status", sa.Integer, nullable=True),
-        sa.Column("outcome", sa.String(16), nullable=False),
+        sa.Column("policies", sa.Text, nullable=False),
         sa.Column("record", sa.Text, nullable=False),
+        sqlite_autoincrement=True,
     )
     op.create_index("decisions_by_time", "decisions", ["at"])
+    op.create_index("decisions_by_answer", "decisions", ["answer"])
 
 
 def downgrade() -> None:
