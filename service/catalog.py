@@ -1,20 +1,21 @@
-"""The catalog: an immutable snapshot of every active policy and of the binding; imports no torch.
+"""The catalog: an immutable snapshot of everything that is active; imports no torch.
 
 A change makes a new snapshot, so a request that took one keeps it to its end.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from service.binding_schema import BindingSpec
+from service.bindings import BindingRevision, Bindings, Stacked, canary_digest, check_bindings
 from service.documents import Document
 from service.edit_schema import EditSetSpec
 from service.errors import ServiceError
-from service.explain import did_you_mean
 from service.monitor_schema import MonitorSpec
 from service.records import Key, Owner, Revision
-from service.schemas import NO_POLICY, BindingSpec, EditSet, Kind, Monitor, Policy, PolicySpec
+from service.schemas import EditSet, Kind, Monitor, Policy, PolicySpec
 
 
 class CatalogError(ServiceError):
@@ -38,10 +39,6 @@ class OwnershipError(CatalogError):
             "another name"
         )
         super().__init__(message, 409, "owned_by_directory")
-
-
-class UnknownPolicyError(CatalogError):
-    """A binding that names a policy which is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,27 +90,18 @@ class EditSetRevision:
     description: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class BindingRevision:
-    """The active revision of the default binding; revision 0 is the implicit one."""
-
-    revision: int = 0
-    spec: BindingSpec = field(default_factory=BindingSpec)
-    owner: Owner | None = None
-
-
 Named = Mapping[str, PolicyRevision] | Mapping[str, MonitorRevision] | Mapping[str, EditSetRevision]
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Policies, monitors and edit sets by name and the default binding.
+    """Policies, monitors, edit sets and bindings by name.
 
     ``generation`` only grows.
     """
 
     policies: Mapping[str, PolicyRevision] = field(default_factory=lambda: MappingProxyType({}))
-    binding: BindingRevision = field(default_factory=BindingRevision)
+    bindings: Bindings = field(default_factory=Bindings)
     generation: int = 0
     monitors: Mapping[str, MonitorRevision] = field(default_factory=lambda: MappingProxyType({}))
     edits: Mapping[str, EditSetRevision] = field(default_factory=lambda: MappingProxyType({}))
@@ -122,7 +110,8 @@ class Catalog:
         """Return who owns a document, or None if there is none of that name."""
         kind, name = key
         if kind == "Binding":
-            return self.binding.owner
+            bound = self.bindings.by_name.get(name)
+            return bound.owner if bound is not None else None
         found = self.of(kind).get(name)
         return found.owner if found is not None else None
 
@@ -131,6 +120,11 @@ class Catalog:
         if kind == "Policy":
             return self.policies
         return self.monitors if kind == "Monitor" else self.edits
+
+    @property
+    def binding(self) -> BindingRevision:
+        """The default binding."""
+        return self.bindings.default
 
     def users_of(self, monitor: str) -> tuple[PolicyRevision, ...]:
         """Return the policies that name a monitor, in whatever mode."""
@@ -143,11 +137,12 @@ class Catalog:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a new snapshot changed: documents new or with other content, removed, the binding."""
+    """What a new snapshot changed: documents new or with other content, and those removed."""
 
     changed: tuple[PolicyRevision, ...] = ()
     removed: tuple[PolicyRevision, ...] = ()
-    binding: bool = False
+    bindings: tuple[BindingRevision, ...] = ()
+    removed_bindings: tuple[str, ...] = ()
     changed_monitors: tuple[MonitorRevision, ...] = ()
     removed_monitors: tuple[MonitorRevision, ...] = ()
     changed_edits: tuple[EditSetRevision, ...] = ()
@@ -155,11 +150,7 @@ class Changes:
 
     def __bool__(self) -> bool:
         """Whether anything changed."""
-        policies = self.changed or self.removed
-        monitors = self.changed_monitors or self.removed_monitors
-        return bool(
-            policies or self.binding or monitors or self.changed_edits or self.removed_edits
-        )
+        return any(getattr(self, field.name) for field in fields(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,38 +186,27 @@ def check_post(catalog: Catalog, key: Key, file: str | None = None) -> None:
         raise OwnershipError(key, file)
 
 
-def referenced(binding: BindingSpec) -> tuple[str, ...]:
-    """Return the names of the policies that a binding names."""
-    names = (*binding.mandatory, binding.policy, *(binding.choices or ()))
-    return tuple(dict.fromkeys(name for name in names if name != NO_POLICY))
-
-
-def check_references(binding: BindingSpec, policies: Iterable[str]) -> None:
-    """Refuse a binding that names unknown policies.
-
-    Raises:
-        UnknownPolicyError: With status 400.
-    """
-    known = set(policies)
-    for name in referenced(binding):
-        if name not in known:
-            message = f"the binding names policy '{name}', which is not there"
-            guess = did_you_mean(name, known) or "; apply that policy first"
-            raise UnknownPolicyError(message + guess, 400, "unknown_policy")
-
-
-def advance(catalog: Catalog, revisions: Iterable[Revision]) -> tuple[Catalog, Changes]:
+def advance(
+    catalog: Catalog,
+    revisions: Iterable[Revision],
+    halts: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[Catalog, Changes]:
     """Return the snapshot in which exactly these revisions are active, and what it changes.
 
     Without a change it is the old snapshot. The old one is never touched.
 
+    Args:
+        catalog: The old snapshot.
+        revisions: What is active.
+        halts: Why canaries were ended, by their digests.
+
     Raises:
-        CatalogError: The binding names a policy that is not among them.
+        BindingError: The bindings do not hold together, or with the policies.
     """
     policies: dict[str, PolicyRevision] = {}
     monitors: dict[str, MonitorRevision] = {}
     edits: dict[str, EditSetRevision] = {}
-    binding = BindingRevision()
+    bindings: dict[str, tuple[Revision, BindingSpec]] = {}
     for revision in revisions:
         model = revision.document().model
         if isinstance(model, Policy):
@@ -236,18 +216,38 @@ def advance(catalog: Catalog, revisions: Iterable[Revision]) -> tuple[Catalog, C
         elif isinstance(model, EditSet):
             edits[revision.name] = EditSetRevision(*_parts(revision, model))
         else:
-            binding = BindingRevision(revision.revision, model.spec, revision.owner)
-    check_references(binding.spec, policies)
+            bindings[revision.name] = (revision, model.spec)
+    specs = {name: policy.spec for name, policy in policies.items()}
+    bound = check_bindings({name: spec for name, (_, spec) in bindings.items()}, specs)
     advanced = replace(
         catalog,
         policies=MappingProxyType(dict(sorted(policies.items()))),
         monitors=MappingProxyType(dict(sorted(monitors.items()))),
         edits=MappingProxyType(dict(sorted(edits.items()))),
-        binding=binding,
+        bindings=_bindings(bindings, bound, halts),
         generation=catalog.generation + 1,
     )
     changes = _changes(catalog, advanced)
     return (advanced if changes else catalog), changes
+
+
+def _bindings(
+    found: Mapping[str, tuple[Revision, BindingSpec]],
+    mandatory: Mapping[str, Stacked],
+    halts: Mapping[str, str],
+) -> Bindings:
+    by_name = {
+        name: BindingRevision(
+            revision.revision,
+            spec,
+            revision.owner,
+            name,
+            mandatory[name],
+            halts.get(canary_digest(name, spec.canary)) if spec.canary is not None else None,
+        )
+        for name, (revision, spec) in sorted(found.items())
+    }
+    return Bindings(MappingProxyType(by_name))
 
 
 def _parts(revision: Revision, model: Policy | Monitor | EditSet) -> tuple[Any, ...]:
@@ -267,7 +267,8 @@ def _changes(old: Catalog, new: Catalog) -> Changes:
     return Changes(
         _other(new.policies, old.policies),
         _gone(new.policies, old.policies),
-        new.binding != old.binding,
+        _other_bindings(new.bindings, old.bindings),
+        tuple(name for name in old.bindings.by_name if name not in new.bindings.by_name),
         _other(new.monitors, old.monitors),
         _gone(new.monitors, old.monitors),
         _other(new.edits, old.edits),
@@ -280,6 +281,10 @@ _R = TypeVar("_R", PolicyRevision, MonitorRevision, EditSetRevision)
 
 def _other(new: Mapping[str, _R], old: Mapping[str, _R]) -> tuple[_R, ...]:
     return tuple(new[name] for name in sorted(new) if old.get(name) != new[name])
+
+
+def _other_bindings(new: Bindings, old: Bindings) -> tuple[BindingRevision, ...]:
+    return tuple(b for name, b in new.by_name.items() if old.by_name.get(name) != b)
 
 
 def _gone(new: Mapping[str, _R], old: Mapping[str, _R]) -> tuple[_R, ...]:

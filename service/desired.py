@@ -3,33 +3,27 @@
 Compiling is where a change is refused; nothing has been touched by then.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from forward.fingerprint import ModelFingerprint
-from forward.program import EMPTY, Program
+from forward.program import Program
 from monitors.calibration import Calibration
 from service.artifacts import ArtifactLibrary
-from service.catalog import check_references, merge
-from service.compile import artifacts_of, compile_policy, compile_stack
+from service.bindings import Stacked, check_bindings
+from service.bound import Binder, Bound, Known, watched_anywhere
+from service.catalog import merge
+from service.compile import artifacts_of
 from service.directory import DirectoryState
 from service.documents import Document
-from service.edit_compile import (
-    compile_edit_set,
-    contents_of,
-    edits_of,
-    everywhere,
-    merged_of,
-    refuse_contradictions,
-)
+from service.edit_compile import compile_edit_set, merged_of
 from service.library import Edited, Kept, Library, Monitored, pin_key
 from service.monitor_compile import compile_monitor
 from service.prompting import UNREAD, Conditions, Prompting
 from service.records import Key, Owner
-from service.schemas import BindingSpec, EditSet, Monitor, Policy, PolicySpec
+from service.schemas import Binding, EditSet, Monitor, Policy, PolicySpec
 from service.store import Store
-from service.watch import Watched, refuse_faults, watched_of
-from service.writes import Stack
+from service.watch import Watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,39 +60,35 @@ class Desired:
 
     Attributes:
         planned: Every document, in order of kind and name.
-        operator: The mandatory policies as one program.
-        policies: Each policy that is neither off nor mandatory, by name.
-        every_mode: Every policy and the operator's stack as if all were enforced: what capacity
-            must hold so that a mode can be switched.
+        bound: What the policies are under each list of mandatory ones that a request can have; the
+            default binding's first.
+        every_mode: Every policy and every stack as if all were enforced: what capacity must hold so
+            that a mode can be switched.
         monitors: Every monitor by name.
         libraries: What each policy can name.
-        watched: What each policy that is not off watches, alone or under the mandatory ones.
         calibrations: All that is known, whoever uses it.
         edits: Every edit set by name.
         merged: Those that are merged into the weights.
-        seen: The operator's program as monitors see it: with what is merged.
     """
 
     planned: tuple[Planned, ...]
-    operator: Program
-    policies: Mapping[str, Program]
+    bound: Mapping[Stacked, Bound]
     every_mode: tuple[Program, ...]
     monitors: Mapping[str, Monitored] = field(default_factory=dict[str, Monitored])
     libraries: Mapping[str, Library] = field(default_factory=dict[str, Library])
-    watched: Mapping[str, tuple[Watched, ...]] = field(
-        default_factory=dict[str, tuple[Watched, ...]]
-    )
     calibrations: Sequence[Kept[Calibration]] = ()
     edits: Mapping[str, Edited] = field(default_factory=dict[str, Edited])
     merged: tuple[Edited, ...] = ()
-    seen: Program = EMPTY
 
+    @property
+    def policies(self) -> Mapping[str, Program]:
+        """What clients of the default binding can choose."""
+        return next(iter(self.bound.values())).policies
 
-@dataclass(frozen=True, slots=True)
-class _Named:
-    name: str
-    spec: PolicySpec
-    library: Library
+    @property
+    def watched(self) -> Mapping[str, tuple[Watched, ...]]:
+        """What each policy that is not off watches: under the default binding if it is in it."""
+        return watched_anywhere(self.bound)
 
 
 def wanted_now(
@@ -150,7 +140,7 @@ def compile_desired(
     Raises:
         CompileError: A policy, a monitor or an edit set cannot be served, or a monitor not
             enforced.
-        CatalogError: The binding names a policy that is not there.
+        BindingError: The bindings do not hold together, or with the policies.
         ArtifactNotFoundError: A recorded revision's artifact is gone.
     """
     ordered = sorted(documents, key=lambda w: w.document.key)
@@ -159,85 +149,28 @@ def compile_desired(
     monitors = _monitors(ordered, libraries, model)
     known = Library(monitors=monitors, edits=_edits(ordered, libraries, model))
     policies = {
-        name: _Named(name, spec, known.over(libraries["Policy", name]))
+        name: Known(name, spec, known.over(libraries["Policy", name]))
         for name, spec in _policies(ordered)
     }
-    binding = next((b for b in map(_binding, ordered) if b is not None), BindingSpec())
-    check_references(binding, policies)
+    specs = {name: policy.spec for name, policy in policies.items()}
+    bindings = {d.name: d.model.spec for d in _documents(ordered) if isinstance(d.model, Binding)}
     merged = merged_of(known.edits.values())
-    compiled = _Compiled(policies, binding, Conditions(model, prompting), merged)
-    watched = compiled.watched()
-    for name in watched:
-        refuse_faults(watched[name])
+    binder = Binder(policies, bindings, Conditions(model, prompting), merged)
+    bound = binder.bound(check_bindings(bindings, specs))
+    watched = watched_anywhere(bound)
     return Desired(
         tuple(
             Planned(item.document, item.owner, _pins(item.document, policies, known, watched))
             for item in ordered
         ),
-        compiled.operator,
-        compiled.clients,
-        compiled.every_mode(),
+        bound,
+        binder.every_mode(bound),
         monitors,
         {name: policy.library for name, policy in policies.items()},
-        watched,
         tuple(_calibrations([newest, *libraries.values()]).values()),
         known.edits,
-        compiled.merged,
-        compiled.seen,
+        merged,
     )
-
-
-class _Compiled:
-    """The policies, compiled as the binding puts them together."""
-
-    def __init__(
-        self,
-        policies: Mapping[str, _Named],
-        binding: BindingSpec,
-        conditions: Conditions,
-        merged: tuple[Edited, ...],
-    ) -> None:
-        self._policies, self._conditions, self.merged = policies, conditions, merged
-        self._mandatory = [policies[name] for name in binding.mandatory]
-        model, prompting = conditions.model, conditions.prompting
-        libraries = [policy.library for policy in self._mandatory]
-        weights = contents_of(merged)
-        self.operator = compile_stack(
-            self._mandatory, libraries, model, False, prompting, merged=weights
-        )
-        self.seen = everywhere(self.operator, weights)
-        self.clients = {
-            name: compile_policy(p, p.library, model, False, prompting, self.seen)
-            for name, p in policies.items()
-            if p.spec.mode != "off" and name not in binding.mandatory
-        }
-        self._refuse_outvoting(binding)
-
-    def _refuse_outvoting(self, binding: BindingSpec) -> None:
-        """Refuse a policy whose edits contradict those that every request is under."""
-        held = [*self.merged, *(e for policy in self._mandatory for e in _acting(policy))]
-        for name, policy in self._policies.items():
-            own = [] if name in binding.mandatory else _acting(policy)
-            if held:
-                refuse_contradictions(name, [*held, *own])
-
-    def watched(self) -> dict[str, tuple[Watched, ...]]:
-        return {
-            name: watched_of([policy], policy.library, self._conditions, self._stack(policy))
-            for name, policy in self._policies.items()
-            if policy.spec.mode != "off"
-        }
-
-    def every_mode(self) -> tuple[Program, ...]:
-        model, libraries = self._conditions.model, [p.library for p in self._mandatory]
-        return (
-            *(compile_policy(p, p.library, model, True) for p in self._policies.values()),
-            compile_stack(self._mandatory, libraries, model, True),
-        )
-
-    def _stack(self, policy: _Named) -> Stack:
-        client = self.clients.get(policy.name, EMPTY)
-        return Stack(self.seen, client, policy.spec.strength.default)
 
 
 def _means(wanted: Wanted, library: ArtifactLibrary, newest: Library) -> Library:
@@ -274,26 +207,18 @@ def _edits(
     }
 
 
-def _acting(policy: _Named) -> list[Edited]:
-    """Return the edit sets of a policy that is enforced."""
-    if policy.spec.mode != "enforce":
-        return []
-    return edits_of(policy.name, policy.spec.edits, policy.library)
+def _documents(ordered: Iterable[Wanted]) -> Iterator[Document]:
+    return (item.document for item in ordered)
 
 
 def _policies(ordered: Iterable[Wanted]) -> list[tuple[str, PolicySpec]]:
-    models = [(item.document.name, item.document.model) for item in ordered]
+    models = [(document.name, document.model) for document in _documents(ordered)]
     return [(name, model.spec) for name, model in models if isinstance(model, Policy)]
-
-
-def _binding(item: Wanted) -> BindingSpec | None:
-    model = item.document.model
-    return model.spec if model.kind == "Binding" else None
 
 
 def _pins(
     document: Document,
-    policies: Mapping[str, _Named],
+    policies: Mapping[str, Known],
     known: Library,
     watched: Mapping[str, tuple[Watched, ...]],
 ) -> Mapping[str, str]:

@@ -14,8 +14,8 @@ from editing.phrasings import Phrasing, word_whole
 from editing.spans import Row, locate
 from editing.speaker import Asked, Told
 from forward.prompts import Message, PromptError, render
+from service.binding_schema import NO_POLICY
 from service.live_server import Completion, Likely, LiveError, LiveServer, Ran
-from service.schemas import NO_POLICY
 
 T = TypeVar("T")
 

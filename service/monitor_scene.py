@@ -19,8 +19,9 @@ from monitors.offline import Scoring, Steerings, score_items
 from monitors.plan import MonitorPlan
 from monitors.samples import SampleSet, sample_set, words_of
 from service.artifacts import library_of_folder
+from service.binding_schema import DEFAULT, BindingSpec
+from service.bindings import check_references
 from service.calibrated import find_calibration
-from service.catalog import check_references
 from service.compile import compile_policy, compile_stack
 from service.directory import ARTIFACTS
 from service.documents import Document, load_paths
@@ -30,7 +31,7 @@ from service.monitor_compile import compile_monitor
 from service.monitors import Dtype, MonitorCommandError, OpenModel, identify, load, opened
 from service.prompting import Conditions, Prompting, read_prompting
 from service.schemas import Binding as BindingDocument
-from service.schemas import BindingSpec, EditSet, Monitor, Policy, PolicySpec
+from service.schemas import EditSet, Monitor, Policy, PolicySpec
 from service.writes import Stack
 
 
@@ -164,7 +165,7 @@ class _Papers:
             for d in documents
             if isinstance(d.model, EditSet)
         }
-        bindings = [d.model.spec for d in documents if isinstance(d.model, BindingDocument)]
+        bindings = {d.name: d.model.spec for d in documents if isinstance(d.model, BindingDocument)}
         return cls(
             _only_monitor(request, given),
             replace(library, monitors=compiled, edits=edited),
@@ -173,7 +174,7 @@ class _Papers:
                 for d in documents
                 if isinstance(d.model, Policy)
             },
-            bindings[0] if bindings else BindingSpec(),
+            bindings.get(DEFAULT, BindingSpec()),
         )
 
     def stack(self, request: ScoringRequest, conditions: Conditions, before: HookPoint) -> Stack:

@@ -1,6 +1,6 @@
 """What must hold before a document is edited or removed over the API."""
 
-from service.catalog import Catalog, CatalogError, check_post, referenced
+from service.catalog import Catalog, CatalogError, check_post
 from service.explain import did_you_mean
 
 
@@ -64,6 +64,7 @@ def check_removal(catalog: Catalog, name: str, file: str | None = None) -> None:
     """
     check_policy(catalog, name)
     check_post(catalog, ("Policy", name), file)
-    if name in referenced(catalog.binding.spec):
-        message = f"the binding names policy '{name}': change the binding first"
+    users = ", ".join(catalog.bindings.naming(name))
+    if users:
+        message = f"policy '{name}' is named by binding {users}: change that first"
         raise CatalogError(message, 409, "policy_in_use")

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     Field,
     StringConstraints,
@@ -12,12 +11,12 @@ from pydantic import (
     model_validator,
 )
 
+from service.binding_schema import DEFAULT, BindingSpec, Names, PolicyName
 from service.edit_schema import EditSetSpec
 from service.monitor_schema import MonitorSpec
 from service.steer_schema import Name, Rate, Steer, Strict
 
 API_VERSION = "trimtab/v1"
-NO_POLICY = "none"
 
 Kind = Literal["Policy", "Monitor", "EditSet", "Binding"]
 Mode = Literal["off", "shadow", "enforce"]
@@ -25,28 +24,6 @@ Action = Literal["log", "alert", "steer", "refuse", "stop"]
 OnError = Literal["block", "pass"]
 
 Text = Annotated[str, StringConstraints(max_length=4096)]
-
-
-def _not_reserved(name: str) -> str:
-    if name == NO_POLICY:
-        raise ValueError("'none' is reserved: it is how a request chooses no policy")
-    return name
-
-
-def _no_repeats(names: tuple[str, ...]) -> tuple[str, ...]:
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"'{repeated[0]}' is named twice")
-    return names
-
-
-PolicyName = Annotated[Name, AfterValidator(_not_reserved)]
-Names = Annotated[
-    tuple[Name, ...], Field(strict=False, max_length=256), AfterValidator(_no_repeats)
-]
-PolicyNames = Annotated[
-    tuple[PolicyName, ...], Field(strict=False, max_length=256), AfterValidator(_no_repeats)
-]
 
 
 class Strength(Strict):
@@ -116,27 +93,6 @@ class PolicySpec(Strict):
         return self
 
 
-class BindingSpec(Strict):
-    """Which policies apply to requests: always, by default, and by choice.
-
-    ``choices`` absent means every selectable policy and ``none``.
-    """
-
-    mandatory: PolicyNames = ()
-    policy: Name = NO_POLICY
-    choices: Names | None = None
-
-    @model_validator(mode="after")
-    def _mandatory_applies_once(self) -> Self:
-        for name in (self.policy, *(self.choices or ())):
-            if name in self.mandatory:
-                raise ValueError(
-                    f"'{name}' is mandatory, so it applies already; as a default or a choice it "
-                    "would apply twice"
-                )
-        return self
-
-
 class PolicyMetadata(Strict):
     """A policy's name and what it is for."""
 
@@ -144,18 +100,10 @@ class PolicyMetadata(Strict):
     description: Text = ""
 
 
-def _only_default(name: str) -> str:
-    if name != "default":
-        raise ValueError(
-            "this version serves one binding, named 'default'; keys and tenants come later"
-        )
-    return name
-
-
 class BindingMetadata(Strict):
     """A binding's name and what it is for."""
 
-    name: Annotated[Name, AfterValidator(_only_default)]
+    name: PolicyName
     description: Text = ""
 
 
@@ -207,6 +155,15 @@ class Binding(Strict):
     kind: Literal["Binding"]
     metadata: BindingMetadata
     spec: BindingSpec
+
+    @model_validator(mode="after")
+    def _is_for_somebody(self) -> Self:
+        if (self.spec.match is None) != (self.metadata.name == DEFAULT):
+            raise ValueError(
+                "spec.for says whose requests a binding is for: every binding has it but "
+                f"'{DEFAULT}', which is for all others"
+            )
+        return self
 
 
 Model = Policy | Monitor | EditSet | Binding

@@ -2,14 +2,19 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
+from service.binding_schema import NO_POLICY, Canary, StrengthRange
+from service.bindings import BindingRevision, Stacked, in_share, replaced
+from service.callers import ANONYMOUS, Caller
 from service.catalog import Catalog, PolicyRevision
 from service.errors import ServiceError
 from service.explain import did_you_mean, shown
-from service.schemas import NO_POLICY
 
 HEADER = "X-Trimtab-Policy"
+
+Side = Literal["canary", "stable"]
 
 
 class SelectionError(ServiceError):
@@ -27,11 +32,22 @@ class Selection:
 
     ``mandatory`` and ``chosen`` may hold policies in shadow, which change no answer: rows are
     stamped only for those whose ``applied`` is true.
+
+    Attributes:
+        mandatory: The operator's policies that are not off.
+        chosen: The client's policy, or the binding's for who names none.
+        strength: What multiplies the chosen policy's ``steer``.
+        binding: The binding that decided.
+        stack: The names of all that is mandatory, those that are off among them.
+        side: Which side of the binding's canary the request is on; None where it touches nothing.
     """
 
     mandatory: tuple[PolicyRevision, ...]
     chosen: PolicyRevision | None
     strength: float
+    binding: BindingRevision = field(default_factory=BindingRevision)
+    stack: Stacked = ()
+    side: Side | None = None
 
     @property
     def applied(self) -> bool:
@@ -50,6 +66,9 @@ def select(
     body: object = None,
     header: object = None,
     strength: object = None,
+    *,
+    caller: Caller = ANONYMOUS,
+    request: str = "",
 ) -> Selection:
     """Return what applies to a request.
 
@@ -59,21 +78,35 @@ def select(
         body: The body's field ``policy``; null counts as absent.
         header: The header ``X-Trimtab-Policy``.
         strength: The body's field ``strength``; null counts as absent.
+        caller: Whose request it is.
+        request: The request's own name, which draws its side of a canary.
 
     Raises:
         SelectionError: Two different policies are named (400), one is unknown or off (404) or not
             allowed (403), or the strength is no number in the policy's range (400).
     """
+    binding = catalog.bindings.of(caller)
+    view = _View(catalog, binding)
     named = _named({"model": alias, "policy": body, HEADER: header})
-    chosen = _default(catalog) if named is None else _choose(catalog, *named)
-    operators = (catalog.policies[name] for name in catalog.binding.spec.mandatory)
+    chosen = view.default() if named is None else view.choose(*named)
+    stack, canary = binding.mandatory, view.canary
+    side: Side | None = None
+    if canary is not None and canary.replaces in (*stack, chosen.name if chosen else ""):
+        side = _side(binding.name, canary, caller, request)
+    if canary is not None and side == "canary":
+        stack = replaced(stack, canary)
+        if chosen is not None and chosen.name == canary.replaces:
+            chosen = catalog.policies[canary.policy]
+    operators = (catalog.policies[name] for name in stack)
     mandatory = tuple(policy for policy in operators if policy.spec.mode != "off")
-    return Selection(mandatory, chosen, _strength(chosen, strength))
+    scale = _strength(chosen, strength, binding.spec.strength)
+    return Selection(mandatory, chosen, scale, binding, stack, side)
 
 
-def choices(catalog: Catalog) -> tuple[PolicyRevision, ...]:
+def choices(catalog: Catalog, caller: Caller = ANONYMOUS) -> tuple[PolicyRevision, ...]:
     """Return the policies that a client may choose by name, as ``/v1/models`` lists them."""
-    return tuple(p for p in catalog.policies.values() if _refusal(catalog, p) is None)
+    view = _View(catalog, catalog.bindings.of(caller))
+    return view.choices()
 
 
 def parse_model(model: str, models: Iterable[str]) -> tuple[str, str | None]:
@@ -110,69 +143,92 @@ def _as_name(value: object, param: str) -> str:
     return value
 
 
-def _choose(catalog: Catalog, name: str, param: str) -> PolicyRevision | None:
-    if name == NO_POLICY:
-        return _choose_none(catalog, param)
-    policy = catalog.policies.get(name)
-    if policy is None:
-        guess = did_you_mean(name, (p.name for p in choices(catalog)))
-        message = f"there is no policy {shown(name)}{guess}"
-        raise SelectionError(404, "policy_not_found", message, param)
-    if policy.spec.mode == "off":
-        message = f"policy '{name}' is switched off"
-        raise SelectionError(404, "policy_not_found", message, param)
-    refusal = _refusal(catalog, policy)
-    if refusal is not None:
-        raise SelectionError(403, "policy_not_allowed", f"policy '{name}' {refusal}", param)
-    return policy
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The catalog as one binding shows it to its clients."""
+
+    catalog: Catalog
+    binding: BindingRevision
+
+    @property
+    def canary(self) -> Canary | None:
+        """The canary that runs: one whose policy is off would only take the other away."""
+        found = self.binding.canary
+        is_off = found is not None and self.catalog.policies[found.policy].spec.mode == "off"
+        return None if is_off else found
+
+    def choices(self) -> tuple[PolicyRevision, ...]:
+        return tuple(p for p in self.catalog.policies.values() if self.refusal(p) is None)
+
+    def choose(self, name: str, param: str) -> PolicyRevision | None:
+        if name == NO_POLICY:
+            return self._choose_none(param)
+        policy = self.catalog.policies.get(name)
+        if policy is None:
+            guess = did_you_mean(name, (p.name for p in self.choices()))
+            message = f"there is no policy {shown(name)}{guess}"
+            raise SelectionError(404, "policy_not_found", message, param)
+        if policy.spec.mode == "off":
+            message = f"policy '{name}' is switched off"
+            raise SelectionError(404, "policy_not_found", message, param)
+        refusal = self.refusal(policy)
+        if refusal is not None:
+            raise SelectionError(403, "policy_not_allowed", f"policy '{name}' {refusal}", param)
+        return policy
+
+    def default(self) -> PolicyRevision | None:
+        """Return the binding's policy for who names none; one switched off is none."""
+        name = self.binding.spec.policy
+        policy = None if name == NO_POLICY else self.catalog.policies[name]
+        return None if policy is None or policy.spec.mode == "off" else policy
+
+    def refusal(self, policy: PolicyRevision) -> str | None:
+        """Return why a client may not choose a policy, if so."""
+        allowed = self.binding.spec.choices
+        if policy.spec.mode == "off":
+            return "is switched off"
+        if policy.name in self.binding.mandatory:
+            return "is mandatory: it applies already"
+        if not policy.spec.selectable:
+            return "is not selectable"
+        if allowed is not None and policy.name not in allowed:
+            return f"is not among the choices; {self._allowed()}"
+        if any(policy.name in stack for stack in self.binding.stacks):
+            return "is mandatory in a share of the requests: it applies there already"
+        return None
+
+    def _choose_none(self, param: str) -> None:
+        allowed = self.binding.spec.choices
+        if allowed is not None and NO_POLICY not in allowed:
+            message = f"choosing no policy is not allowed; {self._allowed()}"
+            raise SelectionError(403, "policy_not_allowed", message, param)
+
+    def _allowed(self) -> str:
+        return "allowed: " + (", ".join(self.binding.spec.choices or ()) or "nothing")
 
 
-def _choose_none(catalog: Catalog, param: str) -> None:
-    allowed = catalog.binding.spec.choices
-    if allowed is not None and NO_POLICY not in allowed:
-        message = f"choosing no policy is not allowed; {_allowed(catalog)}"
-        raise SelectionError(403, "policy_not_allowed", message, param)
+def _side(binding: str, canary: Canary, caller: Caller, request: str) -> Side:
+    """Draw by a key's name, which rotation keeps, or by the request's own name."""
+    unit = f"key {caller.name}" if canary.by == "key" else f"request {request}"
+    return "canary" if in_share(binding, canary, unit) else "stable"
 
 
-def _refusal(catalog: Catalog, policy: PolicyRevision) -> str | None:
-    """Return why a client may not choose a policy, if so."""
-    binding = catalog.binding.spec
-    if policy.spec.mode == "off":
-        return "is switched off"
-    if policy.name in binding.mandatory:
-        return "is mandatory: it applies already"
-    if not policy.spec.selectable:
-        return "is not selectable"
-    if binding.choices is not None and policy.name not in binding.choices:
-        return f"is not among the choices; {_allowed(catalog)}"
-    return None
-
-
-def _allowed(catalog: Catalog) -> str:
-    return "allowed: " + (", ".join(catalog.binding.spec.choices or ()) or "nothing")
-
-
-def _default(catalog: Catalog) -> PolicyRevision | None:
-    """Return the binding's policy for requests that name none; one switched off is none."""
-    name = catalog.binding.spec.policy
-    policy = None if name == NO_POLICY else catalog.policies[name]
-    return None if policy is None or policy.spec.mode == "off" else policy
-
-
-def _strength(chosen: PolicyRevision | None, given: object) -> float:
-    if given is None:
-        return chosen.spec.strength.default if chosen is not None else 1.0
+def _strength(chosen: PolicyRevision | None, given: object, bound: StrengthRange | None) -> float:
     if chosen is None:
+        if given is None:
+            return 1.0
         message = "'strength' scales a chosen policy, and none is chosen: name one, or leave it out"
         raise _strength_error(message)
-    value = _as_number(given)
     allowed = chosen.spec.strength
-    if not allowed.min <= value <= allowed.max:
-        message = (
-            f"strength {value:g} is out of range: policy '{chosen.name}' allows {allowed.min:g} to "
-            f"{allowed.max:g}"
-        )
-        raise _strength_error(message)
+    low, high = allowed.min, allowed.max
+    if bound is not None:
+        low, high = max(low, bound.min), min(high, bound.max)
+    if given is None:
+        return min(max(allowed.default, low), high)
+    value = _as_number(given)
+    if not low <= value <= high:
+        whose = f"policy '{chosen.name}' allows" if bound is None else "you are allowed"
+        raise _strength_error(f"strength {value:g} is out of range: {whose} {low:g} to {high:g}")
     return value
 
 

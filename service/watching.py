@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from forward.program import EMPTY, Program
+from forward.program import EMPTY
+from service.bindings import Stacked
+from service.bound import NOT_BOUND, Bound
 from service.catalog import PolicyRevision
 from service.desired import Desired
 from service.library import Library
@@ -30,8 +32,7 @@ class Watching:
     def __init__(self, conditions: Conditions, desired: Desired | None = None) -> None:
         """Watch what ``desired`` watches, or nothing."""
         self._conditions = conditions
-        self._operator = desired.seen if desired is not None else EMPTY
-        self._clients: Mapping[str, Program] = desired.policies if desired is not None else {}
+        self._bound: Mapping[Stacked, Bound] = desired.bound if desired is not None else {}
         self.libraries: Mapping[str, Library] = desired.libraries if desired is not None else {}
         self.applied: Mapping[str, tuple[Watched, ...]] = (
             desired.watched if desired is not None else {}
@@ -43,21 +44,23 @@ class Watching:
     def request(self, selection: Selection) -> tuple[Watched, ...]:
         """Return what a request watches: the mandatory policies' first, then the chosen one's."""
         chosen = selection.chosen.name if selection.chosen is not None else None
+        bound = self._bound.get(selection.stack, NOT_BOUND)
         return tuple(
             watched
             for policy in selection.policies
-            if self.applied.get(policy.name)
-            for watched in self._found(policy, chosen, selection.strength)
+            if bound.watched.get(policy.name)
+            for watched in self._found(selection.stack, policy, chosen, selection.strength)
         )
 
     def _under(
-        self, policy: PolicyRevision, chosen: str | None, strength: float
+        self, mandatory: Stacked, policy: PolicyRevision, chosen: str | None, strength: float
     ) -> tuple[Watched, ...]:
-        client = self._clients.get(chosen, EMPTY) if chosen is not None else EMPTY
-        stack = Stack(self._operator, client, strength)
+        bound = self._bound[mandatory]
+        client = bound.policies.get(chosen, EMPTY) if chosen is not None else EMPTY
+        stack = Stack(bound.seen, client, strength)
         return tuple(
             replace(self._one(policy, watched, stack), policy=policy.label)
-            for watched in self.applied[policy.name]
+            for watched in bound.watched[policy.name]
         )
 
     def _one(self, policy: PolicyRevision, applied: Watched, stack: Stack) -> Watched:

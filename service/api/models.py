@@ -1,14 +1,15 @@
 """``/v1/models`` with each policy that a client may choose listed as a model."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope
 
 from service.api.errors import HttpError, error_response
-from service.catalog import Catalog
+from service.callers import ANONYMOUS, Caller
+from service.catalog import Catalog, PolicyRevision
 from service.selection import choices
 
 PATH = "/v1/models"
@@ -22,13 +23,14 @@ async def models_response(
     path: str,
     catalog: Catalog,
     models: Iterable[str],
+    caller: Caller = ANONYMOUS,
 ) -> Response:
-    """Return vLLM's list with the policies added, or the one model that ``path`` names."""
+    """Return vLLM's list with a caller's choices added, or the one model that ``path`` names."""
     listed = await _capture(app, {**scope, "path": _root(scope, path) + PATH}, receive)
     if listed.status_code != 200:
         return listed
     body: Card = json.loads(bytes(listed.body))
-    body["data"] = with_policies(body["data"], catalog, models)
+    body["data"] = with_policies(body["data"], choices(catalog, caller), models)
     if path == PATH:
         return JSONResponse(body)
     name = path.removeprefix(f"{PATH}/")
@@ -38,7 +40,9 @@ async def models_response(
     return JSONResponse(found[0])
 
 
-def with_policies(cards: list[Card], catalog: Catalog, models: Iterable[str]) -> list[Card]:
+def with_policies(
+    cards: list[Card], policies: Sequence[PolicyRevision], models: Iterable[str]
+) -> list[Card]:
     """Return model cards with one more for each choice under each model, adapters among them.
 
     A model whose own name is ``<model>:<policy>`` is what that name means, so it is listed once.
@@ -48,7 +52,7 @@ def with_policies(cards: list[Card], catalog: Catalog, models: Iterable[str]) ->
         _alias(card, policy.name)
         for card in cards
         if card["id"] in listed
-        for policy in choices(catalog)
+        for policy in policies
         if f"{card['id']}:{policy.name}" not in listed
     ]
     return [*cards, *added]

@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 
 from service.api.errors import HttpError
 from service.api.json_body import load_json
+from service.callers import ANONYMOUS, Caller
 from service.catalog import Catalog
 from service.engine.stamp import STAMP_KEY
 from service.explain import did_you_mean, shown
@@ -59,8 +60,23 @@ def parse_fields(body: bytes) -> Fields | None:
     return parsed if isinstance(parsed, dict) else None
 
 
-def read_choice(fields: Fields, headers: Headers, catalog: Catalog, models: Iterable[str]) -> Asked:
-    """Take our fields out of a body and select the policies; ``models`` as in ``parse_model``.
+def read_choice(
+    fields: Fields,
+    headers: Headers,
+    catalog: Catalog,
+    models: Iterable[str],
+    caller: Caller = ANONYMOUS,
+    request: str = "",
+) -> Asked:
+    """Take our fields out of a body and select the policies.
+
+    Args:
+        fields: The body.
+        headers: The headers.
+        catalog: The snapshot that the request is to keep.
+        models: As in ``parse_model``.
+        caller: Whose request it is.
+        request: The request's own name.
 
     Raises:
         HttpError: 400, a field of ours is malformed or a worker argument is forged.
@@ -73,7 +89,8 @@ def read_choice(fields: Fields, headers: Headers, catalog: Catalog, models: Iter
     alias = None
     if isinstance(kept.get("model"), str):
         kept["model"], alias = parse_model(kept["model"], models)
-    selection = select(catalog, alias, policy, _header(headers), strength)
+    header = _header(headers)
+    selection = select(catalog, alias, policy, header, strength, caller=caller, request=request)
     return Asked(kept, selection, wants_object)
 
 

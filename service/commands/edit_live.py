@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from service.binding_schema import NO_POLICY
 from service.commands.edit_output import print_plain_scores, progress
 from service.commands.edit_server import EditServer, edit_server
 from service.commands.output import CommandError, print_json, print_line
-from service.schemas import NO_POLICY
 
 if TYPE_CHECKING:
     from editing.cases import Case

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from service.assignment import parse_assignments
-from service.catalog import CatalogError, check_references
+from service.bindings import BindingError, check_references
 from service.commands.output import AsJson, print_error, print_json, print_line, print_table
 from service.commands.source import open_server, open_source
 from service.documents import Document, DocumentsError, Problem, load_paths
@@ -108,7 +108,7 @@ def _reference_problems(documents: Sequence[Document]) -> list[Problem]:
         if isinstance(document.model, Binding):
             try:
                 check_references(document.model.spec, policies)
-            except CatalogError as error:
+            except BindingError as error:
                 note = f"{error} (among the files given)"
                 problems.append(Problem(note, document.source, path="spec"))
     return problems + _monitor_problems(documents)

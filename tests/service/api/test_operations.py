@@ -73,7 +73,7 @@ async def test_yaml_and_json_are_one_language(world: World):
 
 async def test_a_binding_is_applied_and_listed(world: World):
     answer = await post(world, binding(policy="formal"), path="bindings")
-    assert answer.json()["binding_changed"] is True
+    assert answer.json()["changed_bindings"] == [{"name": "default", "revision": 2}]
     listed = (await world.call("GET", f"{V1}/bindings", key=True)).json()["bindings"]
     assert [b["name"] for b in listed] == ["default"]
     assert listed[0]["spec"]["policy"] == "formal"
