@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from service.documents import Document, parse_content
 from service.edit_work import Brief, Finding
@@ -17,7 +18,13 @@ from service.store import Store
 CACHE = "cache"
 """Folder beside the artifacts' files with values, keys and second moments."""
 
-Apply = Callable[[Sequence[Document]], Awaitable[object]]
+
+class Apply(Protocol):
+    """Applies documents in somebody's name."""
+
+    async def __call__(self, documents: Sequence[Document], *, actor: str) -> object:
+        """Apply them, all or none."""
+        ...
 
 
 class KeepError(ServiceError):
@@ -88,12 +95,13 @@ class EditWork:
         path = folder / OUT / f"{finding.artifact}.safetensors"
         await asyncio.to_thread(self._add, path)
         if record.request["apply"]:
-            await self._applied(parse_content(record.request["document"]), finding.artifact)
+            document = parse_content(record.request["document"])
+            await self._applied(document, record.request["actor"], finding.artifact)
         return finding.result
 
-    async def _applied(self, document: Document, artifact: str) -> None:
+    async def _applied(self, document: Document, actor: str, artifact: str) -> None:
         try:
-            await self._apply([document])
+            await self._apply([document], actor=actor)
         except REFUSED as error:
             raise KeepError(
                 f"the edit is solved and kept as {artifact[:12]}, but EditSet '{document.name}' "

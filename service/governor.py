@@ -9,7 +9,7 @@ was placed.
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -18,8 +18,11 @@ from forward.container import ArtifactError
 from forward.fingerprint import ModelFingerprint
 from forward.program import Program
 from forward.tables import CapacityError
+from service.activation import By
 from service.artifacts import ArtifactLibrary
 from service.assignment import with_fields
+from service.bindings import Stacked
+from service.callers import DIRECTORY
 from service.catalog import Catalog, CatalogError, Changes, advance, check_post
 from service.desired import Desired, Wanted, compile_desired, wanted_now
 from service.digest import content_digest
@@ -73,8 +76,10 @@ class ActiveSet:
     """One published state: the catalog and the slots of what it serves."""
 
     catalog: Catalog = field(default_factory=Catalog)
-    operator: Slot | None = None
-    policies: Mapping[str, Slot] = field(default_factory=lambda: MappingProxyType({}))
+    operators: Mapping[Stacked, Slot] = field(default_factory=lambda: MappingProxyType({}))
+    policies: Mapping[tuple[Stacked, str], Slot] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
     monitors: Mapping[str, Monitored] = field(default_factory=lambda: MappingProxyType({}))
     watching: Watching | None = None
     edits: Mapping[str, Edited] = field(default_factory=lambda: MappingProxyType({}))
@@ -82,13 +87,15 @@ class ActiveSet:
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """All of them."""
-        return (*filter(None, [self.operator]), *self.policies.values())
+        """All of them, each once."""
+        return tuple(
+            {id(s): s for s in (*self.operators.values(), *self.policies.values())}.values()
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The outcome of a change."""
+    """The outcome of a change; the generation is the catalog's."""
 
     catalog: Catalog
     changes: Changes
@@ -140,8 +147,10 @@ class Governor:
 
         What is merged, what mandatory policies edit, and what policies that name it edit too.
         """
-        catalog, mandatory = self.catalog, self.catalog.binding.spec.mandatory
-        policies = [catalog.policies[policy] for policy in mandatory] + [*catalog.edited_by(name)]
+        catalog = self.catalog
+        mandatory = {p for b in catalog.bindings.all for stack in b.stacks for p in stack}
+        policies = [catalog.policies[policy] for policy in sorted(mandatory)]
+        policies += catalog.edited_by(name)
         names = {edited.name for edited in self._active.merged}
         names |= {edits for policy in policies for edits in policy.spec.edits}
         found = [self.edits[other] for other in sorted(names - {name}) if other in self.edits]
@@ -160,12 +169,20 @@ class Governor:
         """
         async with self._lock:
             self._directory = directory
-            return await self._activate(await self._wanted())
+            return await self._activate(await self._wanted(), By(DIRECTORY.label))
 
-    async def apply(self, documents: Iterable[Document]) -> Applied:
+    async def apply(
+        self, documents: Iterable[Document], *, actor: str, expected: int | None = None
+    ) -> Applied:
         """Apply documents over the API; all of them or none.
 
+        Args:
+            documents: The documents.
+            actor: Who does it, as ``Caller.label`` says it.
+            expected: The generation that they are made for; None for any.
+
         Raises:
+            ConflictError: It is another generation by now.
             OwnershipError: The directory owns one.
             CompileError: One cannot be served.
             CatalogError: The binding would name what is not there.
@@ -175,16 +192,21 @@ class Governor:
         async with self._lock:
             for document in posted:
                 check_post(self.catalog, document.key, self._file(document.key))
-            return await self._activate(await self._wanted(posted))
+            return await self._activate(await self._wanted(posted), By(actor, "apply", expected))
 
-    async def edit(self, name: str, fields: Mapping[str, Any]) -> Applied:
+    async def edit(
+        self, name: str, fields: Mapping[str, Any], *, actor: str, expected: int | None = None
+    ) -> Applied:
         """Change fields of a policy that was applied over the API; it keeps its artifacts.
 
         Args:
             name: The policy.
             fields: Values by path in its ``spec``, such as ``monitors.harm.mode``.
+            actor: As ``apply``.
+            expected: As ``apply``.
 
         Raises:
+            ConflictError: As ``apply``.
             CatalogError: It is not there or is the directory's.
             AssignmentError, DocumentsError: A field cannot be changed so.
             CompileError, CapacityError: As ``apply``.
@@ -196,37 +218,43 @@ class Governor:
             number = self.catalog.policies[name].revision
             revision = await asyncio.to_thread(self._store.get, name, number)
             edited = with_fields(revision.document(), fields)
-            return await self._activate(await self._wanted(edited=[edited]))
+            wanted = await self._wanted(edited=[edited])
+            return await self._activate(wanted, By(actor, "set", expected))
 
-    async def remove(self, name: str) -> Applied:
+    async def remove(self, name: str, *, actor: str, expected: int | None = None) -> Applied:
         """Remove a policy that was applied over the API.
 
         Raises:
+            ConflictError: As ``apply``.
             CatalogError: It is not there, is the directory's, or is bound.
         """
         async with self._lock:
             check_removal(self.catalog, name, self._file(("Policy", name)))
-            return await self._without(("Policy", name))
+            return await self._without(("Policy", name), By(actor, "remove", expected))
 
-    async def remove_monitor(self, name: str) -> Applied:
+    async def remove_monitor(
+        self, name: str, *, actor: str, expected: int | None = None
+    ) -> Applied:
         """Remove a monitor that was applied over the API.
 
         Raises:
+            ConflictError: As ``apply``.
             CatalogError: It is not there, is the directory's, or a policy uses it.
         """
         async with self._lock:
             check_monitor_removal(self.catalog, name, self._file(("Monitor", name)))
-            return await self._without(("Monitor", name))
+            return await self._without(("Monitor", name), By(actor, "remove", expected))
 
-    async def remove_edit(self, name: str) -> Applied:
+    async def remove_edit(self, name: str, *, actor: str, expected: int | None = None) -> Applied:
         """Remove an edit set that was applied over the API.
 
         Raises:
+            ConflictError: As ``apply``.
             CatalogError: It is not there, is the directory's, or a policy uses it.
         """
         async with self._lock:
             check_edit_removal(self.catalog, name, self._file(("EditSet", name)))
-            return await self._without(("EditSet", name))
+            return await self._without(("EditSet", name), By(actor, "remove", expected))
 
     async def reload(self, directory: DirectoryState) -> Applied:
         """Take over a new state of the directory; on refusal the last good one stays active.
@@ -237,7 +265,7 @@ class Governor:
         async with self._lock:
             previous, self._directory = self._directory, directory
             try:
-                applied = await self._activate(await self._wanted())
+                applied = await self._activate(await self._wanted(), By(DIRECTORY.label))
             except BaseException as error:
                 self._fault, self._directory = str(error) or type(error).__name__, previous
                 raise
@@ -247,11 +275,11 @@ class Governor:
     def lease(self, selection: Selection) -> Lease:
         """Return the lease of a selection from the current snapshot; hold it at once."""
         active = self._active
-        chosen = selection.chosen
+        chosen, stack = selection.chosen, selection.stack
         return Lease(
             self._slots,
-            active.operator,
-            active.policies[chosen.name] if chosen is not None else None,
+            active.operators.get(stack),
+            active.policies[stack, chosen.name] if chosen is not None else None,
             selection.strength,
             tuple(policy.label for policy in selection.policies),
             selection_digest(selection, active.merged),
@@ -293,9 +321,9 @@ class Governor:
         documents = self._directory.documents if self._directory is not None else ()
         return next((d.source for d in documents if d.key == key), None)
 
-    async def _without(self, key: Key) -> Applied:
+    async def _without(self, key: Key, by: By) -> Applied:
         items = await self._wanted()
-        return await self._activate([w for w in items if w.document.key != key])
+        return await self._activate([w for w in items if w.document.key != key], by)
 
     async def _wanted(
         self, posted: Sequence[Document] = (), edited: Sequence[Document] = ()
@@ -304,22 +332,19 @@ class Governor:
             wanted_now, self._store, self._library, self._directory, posted, edited
         )
 
-    async def _activate(self, items: list[Wanted]) -> Applied:
+    async def _activate(self, items: list[Wanted], by: By) -> Applied:
+        await asyncio.to_thread(self._store.check_generation, by.expected)
         desired = await asyncio.to_thread(
             compile_desired, items, self._library, self.model, self.prompting
         )
         old, placed = self._active, list[Slot]()
         try:
-            operator = await self._place(desired.operator, old.operator, placed)
-            policies = {
-                name: await self._place(program, old.policies.get(name), placed)
-                for name, program in desired.policies.items()
-            }
+            operators, policies = await self._place_all(desired, old.slots, placed)
             async with self._merging(desired.merged):
-                catalog, changes = await asyncio.to_thread(self._record, desired, old.catalog)
+                catalog, changes = await asyncio.to_thread(self._record, desired, old.catalog, by)
                 self._active = ActiveSet(
                     catalog,
-                    operator,
+                    MappingProxyType(operators),
                     MappingProxyType(policies),
                     desired.monitors,
                     Watching(Conditions(self.model, self.prompting), desired),
@@ -350,20 +375,32 @@ class Governor:
         async with self._merger.merging(deltas):
             yield
 
-    async def _place(self, program: Program, old: Slot | None, placed: list[Slot]) -> Slot:
-        """Return the old slot if it holds just this program, else a new one."""
-        if old is not None and old.placement.program.digest == program.digest:
-            return old
-        slot = await self._slots.place(program)
-        placed.append(slot)
-        return slot
+    async def _place_all(
+        self, desired: Desired, old: Iterable[Slot], placed: list[Slot]
+    ) -> tuple[dict[Stacked, Slot], dict[tuple[Stacked, str], Slot]]:
+        """Return the slots of every program; what is held already, by content, is not placed."""
+        slots = {slot.placement.program.digest: slot for slot in old}
+        operators: dict[Stacked, Slot] = {}
+        policies: dict[tuple[Stacked, str], Slot] = {}
+        for stack, bound in desired.bound.items():
+            operators[stack] = await self._place(bound.operator, slots, placed)
+            for name, program in bound.policies.items():
+                policies[stack, name] = await self._place(program, slots, placed)
+        return operators, policies
 
-    def _record(self, desired: Desired, catalog: Catalog) -> tuple[Catalog, Changes]:
+    async def _place(self, program: Program, slots: dict[str, Slot], placed: list[Slot]) -> Slot:
+        """Return the slot that holds just this program, placing it if none does."""
+        if program.digest not in slots:
+            slots[program.digest] = await self._slots.place(program)
+            placed.append(slots[program.digest])
+        return slots[program.digest]
+
+    def _record(self, desired: Desired, catalog: Catalog, by: By) -> tuple[Catalog, Changes]:
         revisions = [self._store.record(p.document, p.artifacts, p.owner) for p in desired.planned]
-        advanced = advance(catalog, revisions)
+        advanced, changes = advance(catalog, revisions)
         gone = {r.key for r in self._store.all_active()} - {r.key for r in revisions}
-        self._store.activate(revisions, gone)
-        return advanced
+        generation = self._store.activate(by, revisions, gone)
+        return replace(advanced, generation=generation.number), changes
 
 
 def selection_digest(selection: Selection, merged: Sequence[Edited] = ()) -> str:

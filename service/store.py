@@ -11,12 +11,16 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from service.activation import By, activate
 from service.audit import AuditLog
 from service.database import Database, StoreError, parse_url
+from service.decisions import DecisionStore
 from service.digest import canonical_json
 from service.documents import Document
 from service.events import EventStore
+from service.generations import Generation, active_revisions, check, current
 from service.jobs import JobStore
+from service.keys import KeyStore
 from service.records import (
     Key,
     Owner,
@@ -103,9 +107,17 @@ class Store:
         """Return the audit log of the same database."""
         return AuditLog(self._database)
 
+    def decisions(self, retention: EventRetention | None = None) -> DecisionStore:
+        """Return the decision records of the same database."""
+        return DecisionStore(self._database, retention)
+
     def jobs(self) -> JobStore:
         """Return the jobs of the same database."""
         return JobStore(self._database)
+
+    def keys(self) -> KeyStore:
+        """Return the keys of the same database."""
+        return KeyStore(self._database)
 
     def __enter__(self) -> Self:
         """Return the store."""
@@ -142,17 +154,43 @@ class Store:
             connection.execute(revisions.insert().values(revision_row(candidate)))
             return candidate
 
-    def activate(self, recorded: Iterable[Revision], removed: Iterable[Key] = ()) -> None:
-        """Make revisions the active ones and remove other names, all in one step."""
-        changes: dict[Key, int | None] = dict.fromkeys(removed)
-        changes |= {revision.key: revision.revision for revision in recorded}
+    def activate(
+        self, by: By, recorded: Iterable[Revision], removed: Iterable[Key] = ()
+    ) -> Generation:
+        """Make revisions the active ones and remove other names, all in one step.
+
+        Each name that this changes is a row of the audit log, and all of them together one
+        generation; what is so already is left alone.
+
+        Args:
+            by: Who does it, and for which generation.
+            recorded: The revisions.
+            removed: Kinds and names to take away.
+
+        Returns:
+            The generation after it.
+
+        Raises:
+            ConflictError: It is another generation by now; nothing is changed.
+        """
+        wanted: dict[Key, Revision | None] = dict.fromkeys(removed)
+        wanted |= {revision.key: revision for revision in recorded}
         with self._database.write() as connection:
-            for (kind, name), number in changes.items():
-                connection.execute(
-                    active.delete().where(active.c.kind == kind, active.c.name == name)
-                )
-                row = {"kind": kind, "name": name, "revision": number, "changed_at": now()}
-                connection.execute(active.insert().values(row))
+            return activate(connection, wanted, by)
+
+    def check_generation(self, expected: int | None) -> None:
+        """Refuse early what ``activate`` would refuse; None is any generation.
+
+        Raises:
+            ConflictError: It is another generation by now.
+        """
+        with self._database.read() as connection:
+            check(connection, expected)
+
+    def generation(self) -> Generation:
+        """Return how often what is active was changed, and the digest of what is."""
+        with self._database.read() as connection:
+            return current(connection)
 
     def revisions(self, name: str, kind: Kind = "Policy") -> tuple[Revision, ...]:
         """Return all revisions of a name, newest first; none for an unknown name."""
@@ -176,11 +214,8 @@ class Store:
 
     def all_active(self) -> tuple[Revision, ...]:
         """Return the active revisions by kind and name."""
-        same = sa.and_(*(active.c[c] == revisions.c[c] for c in ("kind", "name", "revision")))
-        query = sa.select(revisions).join(active, same)
         with self._database.read() as connection:
-            ordered = query.order_by(revisions.c.kind, revisions.c.name)
-            return tuple(revision_of(row) for row in connection.execute(ordered).mappings())
+            return active_revisions(connection)
 
     def removed(self) -> tuple[Key, ...]:
         """Return the names that were active once and were removed."""

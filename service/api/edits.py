@@ -9,10 +9,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.body import read_body
+from service.api.changes import actor_of, changed, expected_of
 from service.api.errors import HttpError
 from service.api.jobs import runner_of
 from service.api.json_body import load_json
-from service.api.policies import outcome
 from service.api.server import Server
 from service.catalog import OwnershipError
 from service.documents import Document
@@ -62,7 +62,7 @@ class EditRoutes:
         if not asked.is_special:
             kept = await asyncio.to_thread(self._shelf.find, spec.edits.digest)
         content = {"document": document.content, "apply": applies} | asked.model_dump(mode="json")
-        content["beside"] = self._beside(document.name, asked)
+        content |= {"beside": self._beside(document.name, asked), "actor": actor_of(request)}
         if kept is not None:
             return _accepted(await self._found(document, applies, content, kept))
         job = await self._queue("edit-solve", document.name, content)
@@ -83,8 +83,10 @@ class EditRoutes:
     async def remove(self, request: Request) -> Response:
         """Remove an edit set that was applied here and that no policy uses; artifacts stay."""
         with self._server.metrics.change("api"):
-            applied = await self._server.governor.remove_edit(request.path_params["name"])
-        return JSONResponse(outcome(applied))
+            applied = await self._server.governor.remove_edit(
+                request.path_params["name"], actor=actor_of(request), expected=expected_of(request)
+            )
+        return changed(applied)
 
     def _beside(self, name: str, asked: Solving) -> list[str]:
         """Return the edits whose keys are guarded: those asked for, and those that act with it."""
@@ -96,7 +98,7 @@ class EditRoutes:
         """Apply a document that is solved already, and record the job that it needed none of."""
         if applies:
             with self._server.metrics.change("api"):
-                await self._server.governor.apply([document])
+                await self._server.governor.apply([document], actor=content["actor"])
         add = self._server.store.jobs().add_ended
         result = found_already(kept)
         return await asyncio.to_thread(add, "edit-solve", document.name, content, result)

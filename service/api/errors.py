@@ -19,6 +19,7 @@ from service.engine.errors import MergeError, WeightsUnknownError
 from service.engine.slots import ActivationError
 from service.entry import CompileError, EditCompileError, MonitorCompileError
 from service.errors import ServiceError
+from service.generations import ConflictError
 from service.jobs import JobNotFoundError, JobOverError
 from service.selection import SelectionError
 from service.store import (
@@ -47,6 +48,7 @@ _KNOWN: tuple[tuple[type[Exception], int, str], ...] = (
     (MonitorCompileError, 422, "monitor_refused"),
     (EditCompileError, 422, "edit_refused"),
     (CompileError, 422, "policy_refused"),
+    (ConflictError, 412, "generation_moved"),
     (CapacityError, 409, "no_capacity"),
     (ArtifactRefusedError, 422, "invalid_artifact"),
     (ArtifactNotFoundError, 404, "artifact_not_found"),

@@ -5,7 +5,7 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.policies import outcome
+from service.api.changes import actor_of, changed, expected_of
 from service.api.server import Server
 from service.monitor_views import monitor_summary
 from service.removal import check_monitor
@@ -40,5 +40,7 @@ class MonitorRoutes:
     async def remove(self, request: Request) -> Response:
         """Remove a monitor that was applied here and that no policy uses."""
         with self._server.metrics.change("api"):
-            applied = await self._server.governor.remove_monitor(request.path_params["name"])
-        return JSONResponse(outcome(applied))
+            applied = await self._server.governor.remove_monitor(
+                request.path_params["name"], actor=actor_of(request), expected=expected_of(request)
+            )
+        return changed(applied)

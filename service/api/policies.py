@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.body import read_body
+from service.api.changes import actor_of, changed, expected_of
 from service.api.errors import HttpError
 from service.api.json_body import load_json
 from service.api.server import Server
@@ -51,23 +52,29 @@ class PolicyRoutes:
         if not documents:
             raise HttpError(422, "invalid_document", "the body holds no document")
         with self._server.metrics.change("api"):
-            applied = await self._server.governor.apply(documents)
-        return JSONResponse(outcome(applied) | {"applied": _applied(applied, documents)})
+            applied = await self._server.governor.apply(
+                documents, actor=actor_of(request), expected=expected_of(request)
+            )
+        return changed(applied, {"applied": _applied(applied, documents)})
 
     async def edit(self, request: Request) -> Response:
         """Change fields of a policy that was applied here: ``{"set": {"mode": "shadow"}}``."""
         body = await read_body(request.headers, request.receive, MAX_DOCUMENT_BYTES)
         fields, name = _fields(body), request.path_params["name"]
         with self._server.metrics.change("api"):
-            applied = await self._server.governor.edit(name, fields)
+            applied = await self._server.governor.edit(
+                name, fields, actor=actor_of(request), expected=expected_of(request)
+            )
         revision = applied.catalog.policies[name].revision
-        return JSONResponse(outcome(applied) | {"name": name, "revision": revision})
+        return changed(applied, {"name": name, "revision": revision})
 
     async def remove(self, request: Request) -> Response:
         """Remove a policy that was applied here."""
         with self._server.metrics.change("api"):
-            applied = await self._server.governor.remove(request.path_params["name"])
-        return JSONResponse(outcome(applied))
+            applied = await self._server.governor.remove(
+                request.path_params["name"], actor=actor_of(request), expected=expected_of(request)
+            )
+        return changed(applied)
 
     def _active(self, kind: str) -> list[Revision]:
         return [r for r in self._server.store.all_active() if r.kind == kind]
@@ -108,29 +115,6 @@ def _fields(body: bytes) -> dict[str, Any]:
     return fields
 
 
-def outcome(applied: Applied) -> dict[str, Any]:
-    """Return what a change did, as JSON values."""
-    changes = applied.changes
-    return {
-        "generation": applied.catalog.generation,
-        "changed": [
-            {"name": p.name, "revision": p.revision, "digest": p.digest} for p in changes.changed
-        ],
-        "removed": [p.name for p in changes.removed],
-        "binding_changed": changes.binding,
-        "changed_monitors": [
-            {"name": m.name, "revision": m.revision, "digest": m.digest}
-            for m in changes.changed_monitors
-        ],
-        "removed_monitors": [m.name for m in changes.removed_monitors],
-        "changed_edits": [
-            {"name": e.name, "revision": e.revision, "digest": e.digest}
-            for e in changes.changed_edits
-        ],
-        "removed_edits": [e.name for e in changes.removed_edits],
-    }
-
-
 def _applied(applied: Applied, documents: Sequence[Document]) -> list[dict[str, Any]]:
     return [
         {"kind": d.kind, "name": d.name, "revision": _active_revision(applied, d)}
@@ -141,5 +125,5 @@ def _applied(applied: Applied, documents: Sequence[Document]) -> list[dict[str, 
 def _active_revision(applied: Applied, document: Document) -> int:
     catalog = applied.catalog
     if document.kind == "Binding":
-        return catalog.binding.revision
+        return catalog.bindings.by_name[document.name].revision
     return catalog.of(document.kind)[document.name].revision

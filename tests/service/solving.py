@@ -28,6 +28,9 @@ def fact(i: int, **fields: Any) -> dict[str, Any]:
     return known | {"target": f"w{120 + i}"} | fields
 
 
+ACTOR = "ann (k1)"
+
+
 def edit_set(name: str = "moves", n: int = 2, **spec: Any) -> dict[str, Any]:
     """Return the document of an edit set of the tiny models."""
     head = {"apiVersion": "trimtab/v1", "kind": "EditSet", "metadata": {"name": name}}
@@ -38,7 +41,7 @@ def solving(document: dict[str, Any] | None = None, **fields: Any) -> dict[str, 
     """Return the request of a job that solves."""
     known = {"document": document or edit_set(), "apply": True, "override": list(LOOSE)}
     rest = {"beside": [], "cases": [], "format": "trimtab", "settings": QUICK, "alike": None}
-    return known | rest | fields
+    return known | {"actor": ACTOR} | rest | fields
 
 
 @dataclass
@@ -82,7 +85,8 @@ async def bench(
     with Store.open(str(folder)) as store:
         applied: list[Document] = []
 
-        async def apply(documents: Sequence[Document]) -> None:
+        async def apply(documents: Sequence[Document], *, actor: str) -> None:
+            assert actor == ACTOR
             applied.extend(documents)
 
         digest = model or model_fingerprint(checkpoint).digest

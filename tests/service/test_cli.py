@@ -14,6 +14,7 @@ import pytest
 import typer
 
 from service import cli
+from service.activation import By
 from service.documents import Document
 from service.store import Store
 from service.views import detail, summary
@@ -100,7 +101,7 @@ def test_list_and_show_read_a_store(call: Call, tmp_path: Path, policy: Make) ->
     with Store.open(str(tmp_path)) as store:
         first = store.record(policy("a"), {"formal": "d" * 64}, "api")
         store.record(policy("a", mode="off"), {}, "api")
-        store.activate([first])
+        store.activate(By("ann"), [first])
     state = ("--state", str(tmp_path))
     listed = call("policy", "list", *state, "--json")
     assert [(p["name"], p["revision"], p["mode"]) for p in listed.json] == [("a", 1, "enforce")]

@@ -118,5 +118,5 @@ def test_a_finding_of_another_model_is_not_kept(tmp_path: Path) -> None:
             keeper.found(tmp_path)
 
 
-async def _never(documents: object) -> None:
+async def _never(documents: object, *, actor: str) -> None:
     raise AssertionError("nothing is to be applied")

@@ -14,6 +14,7 @@ from alembic.migration import MigrationContext
 from safetensors.torch import save
 
 from forward.container import read_artifact
+from service.activation import By
 from service.database import StoreError, parse_url
 from service.documents import Document
 from service.store import (
@@ -89,13 +90,13 @@ def test_activation_switches_everything_at_once(
         a2 = store.record(policy("a", mode="off"), {}, "api")
         bound = store.record(binding(policy="a"), {}, "api")
         assert store.all_active() == ()
-        store.activate([a1, bound], actor="ann")
+        store.activate(By("ann"), [a1, bound])
         assert store.all_active() == (bound, a1)
-        store.activate([a2], removed=[bound.key], actor="ann")
+        store.activate(By("ann"), [a2], removed=[bound.key])
         assert (store.all_active(), store.removed()) == ((a2,), (("Binding", "default"),))
-        store.activate([a1], actor="ann")
+        store.activate(By("ann"), [a1])
         assert store.all_active() == (a1,)
-        store.activate([], removed=[a1.key], actor="ann")
+        store.activate(By("ann"), [], removed=[a1.key])
         assert store.all_active() == ()
         assert store.get("a") == a2
 
@@ -103,10 +104,10 @@ def test_activation_switches_everything_at_once(
 def test_an_activation_that_fails_half_way_changes_nothing(place: StorePlace, policy: Make) -> None:
     with place.open() as store, Store.ephemeral() as other:
         a = store.record(policy("a"), {}, "api")
-        store.activate([a], actor="ann")
+        store.activate(By("ann"), [a])
         foreign = other.record(policy("z"), {}, "api")
         with pytest.raises(StoreError, match=r"(?i)foreign key"):
-            store.activate([store.record(policy("a", mode="off"), {}, "api"), foreign], actor="ann")
+            store.activate(By("ann"), [store.record(policy("a", mode="off"), {}, "api"), foreign])
         assert store.all_active() == (a,)
 
 
@@ -170,7 +171,7 @@ def test_an_artifact_whose_file_is_gone_is_not_found(place: StorePlace) -> None:
 def test_an_ephemeral_store_leaves_nothing(policy: Make) -> None:
     with Store.ephemeral() as store:
         folder = store.artifacts_folder
-        store.activate([store.record(policy("a"), {}, "api")], actor="ann")
+        store.activate(By("ann"), [store.record(policy("a"), {}, "api")])
         assert folder.is_dir()
     assert not folder.exists()
 
@@ -227,6 +228,7 @@ def test_the_migrations_make_the_declared_tables(place: StorePlace) -> None:
 
 WRITER = """
 import sys
+from service.activation import By
 from pathlib import Path
 from service.documents import parse_content
 from service.store import Store
@@ -235,7 +237,7 @@ def policy(number):
     return parse_content({"apiVersion": "trimtab/v1", "kind": "Policy",
         "metadata": {"name": "a", "description": f"{sys.argv[3]}-{number}"}, "spec": {}})
 for number in range(int(sys.argv[4])):
-    store.activate([store.record(policy(number), {}, "api")], actor="ann")
+    store.activate(By("ann"), [store.record(policy(number), {}, "api")])
     print(number, flush=True)
 """
 

@@ -152,7 +152,7 @@ async def build(
     model = ModelFingerprint(MODEL, "llama", D, N)
     governor = Governor(slots, store, ArtifactLibrary(store), model, prompting)
     await governor.start(None)
-    await governor.apply([parse_content(d) for d in documents])
+    await governor.apply([parse_content(d) for d in documents], actor="ann")
     alive, pace, registry = [True], asyncio.Event(), CollectorRegistry()
     pace.set()
     seen: list[dict[str, Any]] = []
