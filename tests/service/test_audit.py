@@ -8,12 +8,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import SQLAlchemyError
 
 from service import audit_chain
+from service.activation import By
 from service.audit import AnchorError, append, parse_anchor
-from service.audit_chain import GENESIS, Anchor, Bad
+from service.audit_chain import GENESIS, Anchor, Bad, Verification
 from service.database import Database, StoreError, parse_url
+from service.documents import Document
 from service.store import Store
+from tests.service.places import StorePlace
 
 ROWS = 6
 Tamper = Callable[[sqlite3.Connection], object]
@@ -257,3 +261,17 @@ def test_a_slip_of_the_hand_is_refused_by_the_database(folder: Path, sql: str) -
     with closing(sqlite3.connect(folder / "trimtab.db")) as database, refused:
         database.execute(sql)
     assert verify(folder) is None
+
+
+def test_both_databases_hold_and_guard_the_chain(
+    place: StorePlace, policy: Callable[..., Document]
+) -> None:
+    with place.open() as store:
+        for _ in range(3):
+            store.activate(By("ann"), [store.record(policy("a"), {}, "api")])
+            store.activate(By("ann"), [], [("Policy", "a")])
+        assert store.audit().verify() == Verification(6, store.audit().head() or Anchor())
+        for sql in ("UPDATE audit SET actor = 'bob'", "DELETE FROM audit"):
+            with pytest.raises(SQLAlchemyError, match="append-only"):
+                place.execute(sql)
+        assert [entry.seq for entry in store.audit().entries(limit=2)] == [6, 5]
