@@ -112,6 +112,7 @@ keys = sa.Table(
     sa.Column("created_by", sa.String(96), nullable=False),
     sa.Column("expires_at", sa.String(32), nullable=True),
     sa.Column("revoked_at", sa.String(32), nullable=True),
+    sa.Column("replaced_by", sa.String(16), nullable=True),
 )
 
 # Append-only: each row's hash covers the row and the hash before it. Numbers have no gap.

@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("created_by", sa.String(96), nullable=False),
         sa.Column("expires_at", sa.String(32), nullable=True),
         sa.Column("revoked_at", sa.String(32), nullable=True),
+        sa.Column("replaced_by", sa.String(16), nullable=True),
     )
 
 
