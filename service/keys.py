@@ -131,7 +131,7 @@ class NewKey:
 
 
 class KeyStore:
-    """Keys in the database, changed only together with the audit log. Blocking: call off the loop."""
+    """Keys in the database, changed with an audit row each. Blocking: call off the loop."""
 
     def __init__(self, database: Database) -> None:
         """Keep keys in ``database``."""

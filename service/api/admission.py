@@ -75,7 +75,7 @@ def check_role(caller: Caller, least: Role, what: str) -> None:
     Raises:
         HttpError: 403.
     """
-    if caller.role is None or ROLES.index(caller.role) < ROLES.index(least):
+    if not caller.may(least):
         message = (
             f"{what} needs a key with role {least}; '{caller.name}' has "
             f"{caller.role or 'none'}: roles are {', '.join(ROLES)}, each with the rights before it"

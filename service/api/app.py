@@ -16,6 +16,7 @@ from service.engine.door import Door
 from service.events import EventLog
 from service.governor import Governor
 from service.job_runner import JobRunner
+from service.keyring import KeyRing
 from service.prepare import Prepared
 from service.settings import Settings, is_loopback
 from service.store import Store
@@ -75,7 +76,7 @@ def wrap(
     server = Server(
         governor,
         store,
-        Keys(settings.admin_key, api_keys, is_loopback(settings.host)),
+        Keys(settings.admin_key, api_keys, is_loopback(settings.host), KeyRing(store.keys())),
         metrics,
         events or event_log(store, settings, metrics),
         tuple(served_names),

@@ -19,7 +19,7 @@ async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
     """
     declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     parts: list[bytes] = []
     size = 0
     while True:
@@ -29,7 +29,7 @@ async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         if not message.get("more_body", False):
             return b"".join(parts)
 
@@ -54,5 +54,6 @@ def with_body_length(scope: Scope, length: int) -> Scope:
     return {**scope, "headers": [*kept, (b"content-length", str(length).encode())]}
 
 
-def _too_large(limit: int) -> HttpError:
+def too_large(limit: int) -> HttpError:
+    """Return the refusal of a body of more than ``limit`` bytes."""
     return HttpError(413, "body_too_large", f"the body is larger than {limit} bytes")

@@ -21,6 +21,9 @@ from service.entry import CompileError, EditCompileError, MonitorCompileError
 from service.errors import ServiceError
 from service.generations import ConflictError
 from service.jobs import JobNotFoundError, JobOverError
+from service.key_request import KeyRequestError
+from service.keys import KeyNotFoundError, KeyOverError, KeyRefusedError, KeyTakenError
+from service.limits import LimitError
 from service.selection import SelectionError
 from service.store import (
     ArtifactNotFoundError,
@@ -37,9 +40,16 @@ _ANTHROPIC_TYPES = {
     403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
+    429: "rate_limit_error",
     503: "overloaded_error",
+    504: "timeout_error",
 }
-_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+_OPENAI_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
 
 # First match counts: a class stands before its base.
 _KNOWN: tuple[tuple[type[Exception], int, str], ...] = (
@@ -54,6 +64,12 @@ _KNOWN: tuple[tuple[type[Exception], int, str], ...] = (
     (ArtifactNotFoundError, 404, "artifact_not_found"),
     (RevisionNotFoundError, 404, "policy_not_found"),
     (JobNotFoundError, 404, "job_not_found"),
+    (KeyNotFoundError, 404, "key_not_found"),
+    (KeyTakenError, 409, "key_taken"),
+    (KeyOverError, 409, "key_over"),
+    (KeyRefusedError, 422, "invalid_key"),
+    (KeyRequestError, 422, "invalid_key"),
+    (LimitError, 429, "rate_limit_exceeded"),
     (JobOverError, 409, "job_over"),
     (EditNotFoundError, 404, "edit_not_found"),
     (NotSolvedError, 409, "edit_not_solved"),
@@ -100,13 +116,18 @@ def as_http(error: Exception) -> HttpError:
     if isinstance(error, CatalogError):
         return HttpError(error.status, error.code, error.message)
     status, code = next((s, c) for kind, s, c in _KNOWN if isinstance(error, kind))
-    return HttpError(status, code, _message(error), extra=_extra(error))
+    return HttpError(status, code, _message(error), headers=_headers(error), extra=_extra(error))
 
 
 def error_response(error: HttpError, shape: Shape = "openai") -> JSONResponse:
     """Return an error in the shape of the route that it answers."""
-    body = _anthropic(error) if shape == "anthropic" else _openai(error)
+    body = error_body(error, shape)
     return JSONResponse(body, status_code=error.status, headers=dict(error.headers))
+
+
+def error_body(error: HttpError, shape: Shape) -> dict[str, Any]:
+    """Return an error as the JSON values of a shape."""
+    return _anthropic(error) if shape == "anthropic" else _openai(error)
 
 
 def _openai(error: HttpError) -> dict[str, Any]:
@@ -129,6 +150,10 @@ def _message(error: Exception) -> str:
     if " left: " not in text:
         return text
     return f"{text}, or remove a policy first (GET /trimtab/v1/status shows what is used)"
+
+
+def _headers(error: Exception) -> dict[str, str]:
+    return {"Retry-After": str(error.retry_after)} if isinstance(error, LimitError) else {}
 
 
 def _extra(error: Exception) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from starlette.types import Scope
 
 from service.api.errors import HttpError
 from service.callers import ANONYMOUS, OWNER, Caller
+from service.keyring import KeyRing
 from service.settings import ADMIN_KEY
 
 CALLER = "trimtab_caller"
@@ -25,40 +26,58 @@ def caller_of(scope: Mapping[str, Any]) -> Caller:
     return scope.get(CALLER, ANONYMOUS)
 
 
-def with_caller(scope: Scope, caller: Caller) -> Scope:
-    """Return the scope with who asks."""
-    return {**scope, CALLER: caller}
-
-
 class Keys:
-    """The admin key of the environment and vLLM's own inference keys."""
+    """The admin key of the environment, vLLM's own inference keys, and the keys in the store."""
 
-    def __init__(self, admin: str | None, inference: Iterable[str], is_loopback: bool) -> None:
-        """Keep digests."""
+    def __init__(
+        self, admin: str | None, inference: Iterable[str], is_loopback: bool, ring: KeyRing
+    ) -> None:
+        """Keep digests; of vLLM's keys one as it is, since vLLM asks for it again."""
+        inference = tuple(inference)
         self._admin = [_digest(admin)] if admin else []
         self._inference = [_digest(key) for key in inference]
+        self._for_vllm = inference[0] if inference else None
         self._is_loopback = is_loopback
+        self.ring = ring
 
     @property
     def is_open(self) -> bool:
-        """Whether inference needs no key: on loopback, as long as there is none."""
-        return self._is_loopback and not self._inference
+        """Whether inference needs no key: on loopback, until there is one.
+
+        A key in the store that is revoked or expired counts: nothing opens by itself.
+        """
+        return self._is_loopback and not self._inference and self.ring.is_empty
 
     async def identify(self, headers: Headers) -> Caller:
         """Return whose key a request carries; nobody's if it has none or an unknown one.
 
         Raises:
-            HttpError: 400, it carries two different ones.
+            HttpError: 400, it carries two different ones; 503, the store was never read.
         """
         given = bearer(headers)
-        if given is None:
-            return ANONYMOUS
+        if given is not None and (known := self._given_at_start(given)) is not None:
+            return known
+        await self.ring.fresh()
+        if not self.ring.is_read:
+            message = f"the keys cannot be read: {self.ring.fault}"
+            raise HttpError(503, "keys_unavailable", message)
+        key = self.ring.find(given) if given is not None else None
+        return ANONYMOUS if key is None else key.caller()
+
+    def admitted(self, scope: Scope, caller: Caller) -> Scope:
+        """Return the scope with who asks, and with a key of vLLM's if it checks one itself."""
+        scope = {**scope, CALLER: caller}
+        if self._for_vllm is None or caller.role is None:
+            return scope
+        kept = [(name, value) for name, value in scope["headers"] if name != b"authorization"]
+        shown = (b"authorization", f"Bearer {self._for_vllm}".encode())
+        return {**scope, "headers": [*kept, shown]}
+
+    def _given_at_start(self, key: str) -> Caller | None:
         # Compared with every key, so that time tells nothing.
-        is_admin = _matches(_digest(given), self._admin)
-        is_inference = _matches(_digest(given), self._inference)
-        if is_admin:
-            return OWNER
-        return INFERENCE if is_inference else ANONYMOUS
+        is_admin = _matches(_digest(key), self._admin)
+        is_inference = _matches(_digest(key), self._inference)
+        return OWNER if is_admin else INFERENCE if is_inference else None
 
 
 def bearer(headers: Headers) -> str | None:

@@ -16,7 +16,7 @@ from service.api.admission import Admission, is_preflight
 from service.api.answers import InferenceAnswer, described
 from service.api.body import ClientGoneError, read_body, replay, with_body_length
 from service.api.errors import HttpError, Shape, as_http, error_response
-from service.api.keys import with_caller
+from service.api.meter import Meter
 from service.api.models import models_response
 from service.api.requests import (
     MAX_BODY_BYTES,
@@ -30,6 +30,7 @@ from service.api.requests import (
 from service.api.server import Server
 from service.engine.door import DoorError
 from service.engine.lease import CURRENT_LEASE, Lease
+from service.limits import Limiter, LimitError
 from service.report import CURRENT_REPORT, RequestReport
 from service.selection import SelectionError
 
@@ -45,6 +46,7 @@ class PolicyMiddleware:
         """Guard ``app``; ``operations`` answers what lies under ``/trimtab``."""
         self._app, self._server, self._operations = app, server, operations
         self._table, self._admission = AccessTable(), Admission(server.keys)
+        self._meter = Meter(Limiter())
         self._handlers: dict[Access, Handler] = {
             Access.PUBLIC: self._public,
             Access.PROBE: operations,
@@ -74,10 +76,12 @@ class PolicyMiddleware:
             caller = await self._admission.admit(route, path, scope)
             preflight = is_preflight(route, scope["method"])
             handler = self._app if preflight else self._handlers[route.access]
-            await handler(with_caller(scope, caller), receive, send)
+            known, shape = self._server.keys.admitted(scope, caller), _shape(path)
+            is_timed = route.access is not Access.OPERATIONS
+            await self._meter.run(handler, known, receive, send, shape, is_timed)
         except ClientGoneError:
             return
-        except (HttpError, SelectionError, DoorError) as error:
+        except (HttpError, SelectionError, DoorError, LimitError) as error:
             refused = as_http(error)
             self._server.metrics.refusal(refused.code)
             await error_response(refused, _shape(path))(scope, receive, send)

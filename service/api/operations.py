@@ -1,4 +1,4 @@
-"""The operations API under ``/trimtab/v1``, and the probes. The admin key was checked before."""
+"""The operations API under ``/trimtab/v1``, and the probes. The caller's role was checked before."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -15,6 +15,7 @@ from service.api.edits import EditRoutes
 from service.api.errors import KNOWN, HttpError, as_http, error_response
 from service.api.events import EventRoutes
 from service.api.jobs import JobRoutes
+from service.api.key_routes import KeyRoutes
 from service.api.monitors import MonitorRoutes
 from service.api.policies import PolicyRoutes
 from service.api.server import Server
@@ -25,8 +26,6 @@ _ALL = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _LATER = (
     "policies/plan",
     "policies/{name}/rollback",
-    "keys",
-    "keys/{rest:path}",
     "audit",
     "audit/{rest:path}",
 )
@@ -40,7 +39,7 @@ def operations_app(server: Server) -> Starlette:
     """Return the application that answers for all routes of ours."""
     policies, artifacts = PolicyRoutes(server), ArtifactRoutes(server)
     status, monitors = StatusRoutes(server), MonitorRoutes(server)
-    edits, jobs = EditRoutes(server), JobRoutes(server)
+    edits, jobs, keys = EditRoutes(server), JobRoutes(server), KeyRoutes(server)
     return Starlette(
         routes=[
             Route("/livez", status.livez, methods=["GET"]),
@@ -71,6 +70,11 @@ def operations_app(server: Server) -> Starlette:
             _route("jobs/{id}/card", jobs.card, ["GET"]),
             _route("events", EventRoutes(server).all, ["GET"]),
             _route("status", status.status, ["GET"]),
+            _route("keys", keys.all, ["GET"]),
+            _route("keys", keys.create, ["POST"]),
+            _route("keys/{id}", keys.one, ["GET"]),
+            _route("keys/{id}", keys.revoke, ["DELETE"]),
+            _route("keys/{id}/rotate", keys.rotate, ["POST"]),
             *(_route(path, _later, _ALL) for path in _LATER if path != "policies/plan"),
             Route("/dashboard", _later, methods=_ALL),
         ],

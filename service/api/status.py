@@ -38,6 +38,7 @@ class StatusRoutes:
                 "version": _version(),
                 "served_names": list(server.served_names),
                 "adapters": list(server.adapters),
+                "keys": server.keys.ring.status(),
                 "uptime_seconds": round(time.monotonic() - server.started, 3),
                 "capacity": status["capacity"] | {"sites": self._sites()},
             }
