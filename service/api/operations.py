@@ -1,4 +1,4 @@
-"""The operations API under ``/trimtab/v1``, and the probes. The caller's role was checked before."""
+"""The operations API under ``/trimtab/v1``, and the probes. Roles were checked before."""
 
 import logging
 from collections.abc import Awaitable, Callable
