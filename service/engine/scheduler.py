@@ -1,4 +1,8 @@
-"""vLLM's schedulers, unchanged but for the block keys that their process must install first."""
+"""vLLM's schedulers, unchanged but for what their process must do first.
+
+It installs block keys, and sees to it that it ends with its server: where ranks have processes of
+their own, no worker of ours runs in this one.
+"""
 
 from typing import Any
 
@@ -6,6 +10,7 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from service.engine import blockkeys
+from service.engine.orphan import end_with_parent
 
 
 class PolicyScheduler(Scheduler):
@@ -13,6 +18,7 @@ class PolicyScheduler(Scheduler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Install block keys: EngineCore builds its block hasher after its scheduler."""
+        end_with_parent()
         blockkeys.install()
         super().__init__(*args, **kwargs)
 
@@ -22,5 +28,6 @@ class AsyncPolicyScheduler(AsyncScheduler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Install block keys: EngineCore builds its block hasher after its scheduler."""
+        end_with_parent()
         blockkeys.install()
         super().__init__(*args, **kwargs)

@@ -12,6 +12,7 @@ from vllm.v1.worker.gpu_worker import Worker
 
 from service.engine import bootcheck
 from service.engine.channel import ScoreSender
+from service.engine.orphan import end_with_parent
 from service.engine.runner import PolicyRunner
 from service.engine.seeded import SeededRunner
 from service.engine.wire import TableUpdate, table_digest
@@ -30,6 +31,7 @@ class _PolicyWorker:
 
     def init_device(self) -> None:
         """Make the runner, then give it sites."""
+        end_with_parent()
         super().init_device()  # type: ignore[misc]
         runner = self.model_runner
         base: type = type(runner)
