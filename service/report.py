@@ -4,7 +4,7 @@ A client request may make several engine requests (a prompt each), and each has 
 answer numbers its choices prompt by prompt.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -63,17 +63,45 @@ class RequestReport:
             waits for scores that are on their way.
         choices: By number in the answer.
         endings: What ended a choice, by its number: known before the choice's last words are out.
+        finishes: Why each choice ended, by its number, as the engine's client is told.
+        adapters: The LoRA adapters that were used.
     """
 
     wants_scores: bool = False
     choices: dict[int, ChoiceReport] = field(default_factory=dict[int, ChoiceReport])
     endings: dict[int, tuple[Verdict, str]] = field(default_factory=dict[int, tuple[Verdict, str]])
+    finishes: dict[int, str] = field(default_factory=dict[int, str])
+    adapters: set[str] = field(default_factory=set[str])
     _prompts: int = 0
+    _undecided: int = 0
+    _then: Callable[[], None] | None = None
 
     def next_prompt(self) -> int:
         """Number the engine requests of the answer in the order in which they are made."""
         self._prompts += 1
         return self._prompts - 1
+
+    def begin(self) -> None:
+        """Expect the choices of one more engine request, which ``decided`` then ends."""
+        self._undecided += 1
+
+    def decided(self) -> None:
+        """Note that all choices of an engine request were added."""
+        self._undecided -= 1
+        self._tell()
+
+    def settle(self, then: Callable[[], None]) -> None:
+        """Call ``then`` once, when the answer is over and every choice that is expected is in.
+
+        Verdicts that change nothing in an answer may come after its end.
+        """
+        self._then = then
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._then is not None and not self._undecided:
+            then, self._then = self._then, None
+            then()
 
     def end(self, index: int, verdict: Verdict, refusal: str) -> None:
         """Note that a choice was ended; its report follows."""

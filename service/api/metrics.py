@@ -35,6 +35,11 @@ class Metrics:
             ("code",),
             registry=registry,
         )
+        self._decisions_dropped = Counter(
+            "trimtab_decisions_dropped",
+            "Decision records that found their queue full, or were not written before the end.",
+            registry=registry,
+        )
         self._info = _gauge(
             registry, "policy_info", "Active policies.", "name", "revision", "mode", "digest"
         )
@@ -68,6 +73,10 @@ class Metrics:
     def refusal(self, code: str) -> None:
         """Count a request that did not run."""
         self._refusals.labels(code).inc()
+
+    def decision_dropped(self) -> None:
+        """Count a decision record that is not kept."""
+        self._decisions_dropped.inc()
 
     @contextmanager
     def change(self, source: str) -> Generator[None, None, None]:

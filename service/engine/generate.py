@@ -8,6 +8,7 @@ watch goes through ``service.engine.watched``.
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, aclosing
+from functools import partial
 from typing import Any
 
 from vllm.outputs import RequestOutput
@@ -65,25 +66,37 @@ class StampedGenerate:
         if adapter is not None:
             lease = lease.under_adapter(adapter.lora_name)
         stamp = lease.stamp(sampling_params.n)
-        watched = self._watch(lease, stamp, sampling_params, request_id)
+        report = CURRENT_REPORT.get() or RequestReport()
+        # Numbered now: reports number requests as they are made.
+        number = report.next_prompt()
+        if adapter is not None:
+            report.adapters.add(adapter.lora_name)
+        watched = self._watch(lease, stamp, sampling_params, request_id, report, number)
         stamped = stamped_params(sampling_params, lease, stamp)
-        return self._run(lease, watched, prompt, stamped, request_id, kwargs)
+        note = partial(_note_finishes, report, number * sampling_params.n)
+        return self._run(lease, watched, note, prompt, stamped, request_id, kwargs)
 
     def _watch(
-        self, lease: Lease, stamp: Stamp, params: SamplingParams, request_id: str
+        self,
+        lease: Lease,
+        stamp: Stamp,
+        params: SamplingParams,
+        request_id: str,
+        report: RequestReport,
+        number: int,
     ) -> WatchedRequest | None:
-        """Return the watch over a request, made now: reports number requests as they are made."""
+        """Return the watch over a request."""
         if not lease.watched:
             return None
         if self._watching is None:
             raise StampError("a request has monitors, but no scores reach this process: refused")
-        report = CURRENT_REPORT.get() or RequestReport()
-        return WatchedRequest(self._watching, lease, stamp, params, request_id, report)
+        return WatchedRequest(self._watching, lease, stamp, params, request_id, report, number)
 
     async def _run(
         self,
         lease: Lease,
         watched: WatchedRequest | None,
+        note: Callable[[RequestOutput], None],
         prompt: Any,
         params: SamplingParams,
         request_id: str,
@@ -106,6 +119,7 @@ class StampedGenerate:
                 run = _passed(output, stream) if watched is None else watched.run(output, stream)
                 async with aclosing(stream), aclosing(run) as outputs:
                     async for output in outputs:
+                        note(output)
                         yield output
 
     def _end_later(
@@ -131,6 +145,13 @@ class StampedGenerate:
         ending = asyncio.create_task(end())
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
+
+
+def _note_finishes(report: RequestReport, first: int, output: RequestOutput) -> None:
+    """Keep why choices ended; ``first`` is the number of the request's first one."""
+    for piece in output.outputs:
+        if piece.finish_reason is not None:
+            report.finishes[first + piece.index] = piece.finish_reason
 
 
 async def _passed(

@@ -80,6 +80,7 @@ class WatchedRequest:
         params: SamplingParams,
         answer: str,
         report: RequestReport,
+        prompt_number: int = 0,
     ) -> None:
         """Prepare to watch what is submitted under ``stamp``; ``params`` are the client's own.
 
@@ -88,7 +89,7 @@ class WatchedRequest:
         """
         self._watching, self._lease, self._params = watching, lease, params
         self._answer, self._report, self._stamp = answer, report, stamp
-        self._prompt_number = report.next_prompt()
+        self._prompt_number = prompt_number
         self._places = places(lease, stamp)
         self._tracks = RequestTracks(0, 0)
         self._holds = any(is_enforcing(watched) for watched in lease.watched)
@@ -100,6 +101,7 @@ class WatchedRequest:
     def open(self) -> None:
         """Take in scores from now on; call before the request is submitted, and ``drop`` after."""
         params, stamp = self._params, self._stamp
+        self._report.begin()
         self._tracks = self._watching.tracks.open(stamp.request, params.n, len(stamp.columns))
         has_logprobs = params.num_logprobs is not None
         self._choices = [
@@ -149,6 +151,7 @@ class WatchedRequest:
                 )
                 self._report.add(made)
                 self._tell(made, choice)
+        self._report.decided()
 
     def _tell(self, made: ChoiceReport, choice: Choice) -> None:
         sink = self._watching.sink

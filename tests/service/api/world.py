@@ -184,7 +184,8 @@ class Echo:
         body = await request.json()
         lease = CURRENT_LEASE.get()
         stamp = lease.stamp().pack() if lease is not None else None
-        self.seen.append({"body": body, "stamp": stamp, "lease": lease})
+        name = request.headers.get("x-request-id")
+        self.seen.append({"body": body, "stamp": stamp, "lease": lease, "name": name})
         return body
 
     async def generate(self, request: Request) -> Response:
