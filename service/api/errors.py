@@ -10,6 +10,7 @@ from forward.container import ArtifactError
 from forward.tables import CapacityError
 from service.assignment import AssignmentError
 from service.catalog import CatalogError
+from service.decisions import DecisionAmbiguousError, DecisionNotFoundError
 from service.digest import CanonicalError
 from service.documents import DocumentsError
 from service.edit_request import RequestError
@@ -63,6 +64,8 @@ _KNOWN: tuple[tuple[type[Exception], int, str], ...] = (
     (ArtifactRefusedError, 422, "invalid_artifact"),
     (ArtifactNotFoundError, 404, "artifact_not_found"),
     (RevisionNotFoundError, 404, "policy_not_found"),
+    (DecisionNotFoundError, 404, "decision_not_found"),
+    (DecisionAmbiguousError, 409, "ambiguous_name"),
     (JobNotFoundError, 404, "job_not_found"),
     (KeyNotFoundError, 404, "key_not_found"),
     (KeyTakenError, 409, "key_taken"),

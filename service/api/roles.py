@@ -48,6 +48,9 @@ PERMISSIONS: tuple[Permission, ...] = (
     _under("monitors/{name}", GET="viewer", DELETE="author"),
     # A binding says what is mandatory: its documents need this role wherever they are posted.
     _under("bindings", GET="viewer", POST="admin"),
+    _under("bindings/{name}", GET="viewer", DELETE="admin"),
+    _under("bindings/{name}/halt", POST="operator"),
+    _under("canaries", GET="viewer"),
     _under("artifacts", GET="viewer", POST="author"),
     _under("artifacts/{digest}", GET="viewer"),
     _under("edits", GET="viewer", POST="author"),
@@ -58,6 +61,8 @@ PERMISSIONS: tuple[Permission, ...] = (
     _under("jobs/{id}/cancel", POST="author"),
     _under("jobs/{id}/card", GET="viewer"),
     _under("events", GET="viewer"),
+    _under("decisions", GET="viewer"),
+    _under("decisions/{id:path}", GET="viewer"),
     _under("status", GET="viewer"),
     _under("keys", GET="admin", POST="admin"),
     _under("keys/{id}", GET="admin", DELETE="admin"),

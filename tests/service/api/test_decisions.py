@@ -10,7 +10,7 @@ from starlette.requests import Request
 from service.report import CURRENT_REPORT, ChoiceReport
 from tests.service.api.drive import Call
 from tests.service.api.test_endings import VERDICT
-from tests.service.api.world import SERVED, Echo, World, server_of
+from tests.service.api.world import SERVED, Echo, World, build, server_of
 
 PATH = "/trimtab/v1/decisions"
 HEADER = "x-trimtab-request"
@@ -163,7 +163,7 @@ async def test_a_client_that_goes_away_has_a_record_too(world: World):
 
 def finds(monkeypatch: pytest.MonkeyPatch, late: asyncio.Event | None = None) -> None:
     """Have the app in vLLM's place end choices and find things, some of them late."""
-    whole = Echo.generate
+    whole, tails = Echo.generate, list[asyncio.Task[None]]()
     second = replace(VERDICT, fired=False, ended=False, mode="shadow")
 
     async def generate(self: Echo, request: Request):
@@ -184,14 +184,15 @@ def finds(monkeypatch: pytest.MonkeyPatch, late: asyncio.Event | None = None) ->
         if late is None:
             await tell()
         else:
-            self.task = asyncio.create_task(tell())
+            tails.append(asyncio.create_task(tell()))
         return await whole(self, request)
 
     monkeypatch.setattr(Echo, "generate", generate)
 
 
-async def test_choices_have_their_ends_and_verdicts(monkeypatch, world: World):
+async def test_choices_have_their_ends_and_verdicts(monkeypatch):
     finds(monkeypatch)
+    world = await build()
     found = await record(world, (await world.chat()).headers[HEADER])
     first, second = found["choices"]
     assert [c["finish"] for c in (first, second)] == ["content_filter", "length"]
@@ -201,17 +202,20 @@ async def test_choices_have_their_ends_and_verdicts(monkeypatch, world: World):
     assert {"score", "rarity", "position", "coverage", "unscored", "fault"} <= set(verdict)
     assert not second["verdicts"][VERDICT.monitor]["fired"]
     assert found["adapters"] == ["french"]
+    world.store.close()
 
 
-async def test_a_record_waits_for_verdicts_that_come_after_the_answer(monkeypatch, world: World):
+async def test_a_record_waits_for_verdicts_that_come_after_the_answer(monkeypatch):
     late = asyncio.Event()
     finds(monkeypatch, late)
+    world = await build()
     name = (await world.chat()).headers[HEADER]
     await server_of(world).decisions.flush()
     assert (await world.call("GET", f"{PATH}/{name}", key=True)).status_code == 404
     late.set()
     await asyncio.sleep(0)
     assert len((await record(world, name))["choices"]) == 2
+    world.store.close()
 
 
 async def test_a_list_is_newest_first_and_goes_on(world: World):
