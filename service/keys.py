@@ -297,8 +297,9 @@ def _get(connection: Connection, key: str) -> Key:
 
 
 def _key(row: RowMapping) -> Key:
-    values = {str(name): value for name, value in row.items() if name != "hash"}
-    return Key(**(values | {"limits": Limits(**json.loads(row["limits"]))}))
+    values: dict[str, Any] = {str(name): value for name, value in row.items() if name != "hash"}
+    values["limits"] = Limits(**json.loads(row["limits"]))
+    return Key(**values)
 
 
 def _hash(secret: str) -> str:

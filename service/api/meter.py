@@ -86,7 +86,8 @@ class Timed:
 
     def __init__(self, seconds: float, receive: Receive, send: Send, shape: Shape) -> None:
         """Give a request so many seconds."""
-        self._seconds, self._receive, self._send, self._shape = seconds, receive, send, shape
+        self._seconds, self._receive, self._send = seconds, receive, send
+        self._shape: Shape = shape
         self._over = asyncio.Event()
         self._is_read = self._is_started = self._is_stream = self._is_done = False
 

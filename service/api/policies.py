@@ -11,6 +11,8 @@ from service.api.body import read_body
 from service.api.changes import actor_of, changed, expected_of
 from service.api.errors import HttpError
 from service.api.json_body import load_json
+from service.api.keys import caller_of
+from service.api.rights import check_documents, check_fields
 from service.api.server import Server
 from service.documents import Document, parse_documents
 from service.governor import Applied
@@ -51,6 +53,7 @@ class PolicyRoutes:
         documents = await asyncio.to_thread(parse_documents, body)
         if not documents:
             raise HttpError(422, "invalid_document", "the body holds no document")
+        check_documents(caller_of(request.scope), documents)
         with self._server.metrics.change("api"):
             applied = await self._server.governor.apply(
                 documents, actor=actor_of(request), expected=expected_of(request)
@@ -61,6 +64,7 @@ class PolicyRoutes:
         """Change fields of a policy that was applied here: ``{"set": {"mode": "shadow"}}``."""
         body = await read_body(request.headers, request.receive, MAX_DOCUMENT_BYTES)
         fields, name = _fields(body), request.path_params["name"]
+        check_fields(caller_of(request.scope), fields)
         with self._server.metrics.change("api"):
             applied = await self._server.governor.edit(
                 name, fields, actor=actor_of(request), expected=expected_of(request)
