@@ -303,7 +303,7 @@ def _key(row: RowMapping) -> Key:
 
 
 def _hash(secret: str) -> str:
-    return sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+    return sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _text(at: datetime) -> str:

@@ -110,22 +110,20 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_host(settings: Settings, has_api_key: bool) -> None:
-    """Refuse an address that others can reach unless both kinds of keys are set.
+def check_host(host: str, admin_key: str | None) -> None:
+    """Refuse an address that others can reach unless the operator has set an admin key.
+
+    Inference needs keys there in any case; they are made with the admin key, or given to vLLM.
 
     Args:
-        settings: The settings to check.
-        has_api_key: Whether vLLM was given ``--api-key`` (or ``VLLM_API_KEY``).
+        host: The address to bind.
+        admin_key: The key of the environment, not one that was generated: that one is printed.
 
     Raises:
-        SettingsError: A key is missing.
+        SettingsError: It is missing.
     """
-    if is_loopback(settings.host):
-        return
-    needs = (("--api-key", has_api_key), (ADMIN_KEY, settings.admin_key is not None))
-    missing = [name for name, given in needs if not given]
-    if missing:
+    if not is_loopback(host) and admin_key is None:
         raise SettingsError(
-            f"any other bind address than loopback needs keys, and {settings.host} is not "
-            f"loopback: set {' and '.join(missing)}, or bind {DEFAULT_HOST}"
+            f"any other bind address than loopback needs keys, and {host} is not loopback: set "
+            f"{ADMIN_KEY}, or bind {DEFAULT_HOST}"
         )

@@ -105,7 +105,7 @@ def no_key(headers: Headers, needs: str) -> HttpError:
 
 
 def _digest(key: str) -> bytes:
-    return sha256(key.encode("utf-8", "surrogateescape")).digest()
+    return sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 def _matches(given: bytes, known: list[bytes]) -> bool:

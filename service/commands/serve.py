@@ -3,7 +3,6 @@
 Without a model it is the demo model under the demo policies. Options that are not ours are vLLM's.
 """
 
-import os
 import secrets
 from importlib.resources import files
 from pathlib import Path
@@ -72,6 +71,7 @@ def serve(
 ) -> None:
     """Serve a model, steered by the policies of a directory; every vLLM option is accepted too."""
     environment = Environment.read()
+    check_host(host, environment.admin_key)
     generated = None if environment.admin_key else secrets.token_urlsafe(24)
     model, rest = model_and_options(model, context.args)
     is_demo = model is None
@@ -88,7 +88,6 @@ def serve(
         merge_layers=layers_of(merge_layers),
     )
     options = with_demo_options(rest) if is_demo else rest
-    check_host(settings, has_api_key=gives_api_key(options))
     _run(settings, options, is_demo, generated)
 
 
@@ -115,12 +114,6 @@ def model_and_options(first: str | None, rest: list[str]) -> tuple[str | None, l
     if first is not None and first.startswith("-"):
         return None, [first, *rest]
     return first, list(rest)
-
-
-def gives_api_key(options: list[str]) -> bool:
-    """Whether vLLM is given a key, as an option or by the environment."""
-    names = {option.partition("=")[0].replace("_", "-") for option in options}
-    return "--api-key" in names or bool(os.environ.get("VLLM_API_KEY"))
 
 
 def demo_folder() -> Path:

@@ -61,3 +61,12 @@ def test_a_list_that_names_no_layers_is_refused(listed: str) -> None:
     assert layers_of("") == () and layers_of("0,5") == (0, 5)
     with pytest.raises(SettingsError, match="is not a list of layers: write 0-based numbers"):
         layers_of(listed)
+
+
+def test_an_address_that_others_reach_needs_an_admin_key_of_the_operators(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The key that is generated is printed: it does not count."""
+    monkeypatch.delenv("TRIMTAB_ADMIN_KEY", raising=False)
+    result = CliRunner().invoke(cli.app, ["serve", "--host", "0.0.0.0", "--api-key", "k"])
+    assert isinstance(result.exception, SettingsError)
