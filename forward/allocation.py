@@ -64,12 +64,31 @@ class Allocator:
         self._gates = Pool(gates, "gates")
 
     @property
+    def size(self) -> dict[str, int]:
+        """Indices there are by table name."""
+        found = {"rows": self._rows.size, "gates": self._gates.size}
+        for point, site in self._sites.items():
+            found[f"reads at {point}"], found[f"writes at {point}"] = site.size
+        return found
+
+    @property
     def used(self) -> dict[str, int]:
         """Indices in use by table name."""
         used = {"rows": self._rows.used, "gates": self._gates.used}
         for point, site in self._sites.items():
             used[f"reads at {point}"], used[f"writes at {point}"] = site.used
         return used
+
+    def check_all(self, programs: Iterable[Program]) -> None:
+        """Refuse programs that cannot all be placed beside what is; the books stay as they are.
+
+        Raises:
+            CapacityError: As ``place``.
+        """
+        with ExitStack() as undo:
+            for program in programs:
+                self.place(program)
+                undo.callback(self.release, program)
 
     def place(self, program: Program) -> Placement:
         """Book a program.

@@ -40,6 +40,11 @@ class Pool:
         self._size, self._what = size, what
 
     @property
+    def size(self) -> int:
+        """Indices there are."""
+        return self._size
+
+    @property
     def used(self) -> int:
         """Indices handed out."""
         return len(self._index)
@@ -139,6 +144,11 @@ class SiteAllocator:
         option = None if d_in is None else "ranks"
         self._reads = Pool(capacity.reads, f"reads at {name}", option)
         self._columns = Pool(capacity.writes, f"writes at {name}", option)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(reads, writes) there are."""
+        return self._reads.size, self._columns.size
 
     @property
     def used(self) -> tuple[int, int]:

@@ -29,6 +29,19 @@ def required_gates(programs: Iterable[Program]) -> int:
     return len(_gates(contents))
 
 
+def by_table(programs: Sequence[Program]) -> dict[str, int]:
+    """Return how many indices all these programs take at once, by table as ``Slots.used`` names it.
+
+    Row 0 is nobody's and not counted.
+    """
+    sites = required(programs)
+    found = {"rows": max((size.rows for size in sites.values()), default=1) - 1}
+    found["gates"] = required_gates(programs)
+    for point, size in sites.items():
+        found[f"reads at {point}"], found[f"writes at {point}"] = size.reads, size.writes
+    return found
+
+
 def _gates(contents: Iterable[RowContent]) -> dict[str, Gate]:
     return {gate.digest: gate for content in contents for gate in content.gates}
 

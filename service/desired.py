@@ -20,7 +20,7 @@ from service.edit_compile import compile_edit_set, merged_of
 from service.library import Edited, Kept, Library, Monitored, pin_key
 from service.monitor_compile import compile_monitor
 from service.prompting import UNREAD, Conditions, Prompting
-from service.records import Key, Owner
+from service.records import Key, Owner, Revision
 from service.schemas import Binding, EditSet, Monitor, Policy, PolicySpec
 from service.store import Store
 from service.watch import Watched
@@ -97,6 +97,7 @@ def wanted_now(
     directory: DirectoryState | None,
     posted: Sequence[Document] = (),
     edited: Sequence[Document] = (),
+    restored: Sequence[Revision] = (),
 ) -> list[Wanted]:
     """Return what is to be active: the directory's, then what is posted, then what was active.
 
@@ -108,12 +109,15 @@ def wanted_now(
         directory: The directory's state.
         posted: Documents applied over the API; they mean the newest artifacts.
         edited: Documents of the API with a field changed; they keep the artifacts they had.
+        restored: Revisions that are to be active again, as documents of the API; they mean the
+            artifacts that they meant.
 
     Raises:
         ArtifactError, StoreError: An artifact of the directory is damaged or cannot be kept.
     """
     beside = library.adopt(directory.artifacts_folder) if directory is not None else Library()
     kept = {r.key: r for r in store.all_active() if r.owner == "api"}
+    kept |= {r.key: r for r in restored}
     from_api = [r.document() for r in kept.values()] + list(posted) + list(edited)
     merged = merge(directory.documents if directory else [], from_api)
     new: set[Key] = {document.key for document in (*posted, *edited)}

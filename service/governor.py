@@ -9,7 +9,7 @@ was placed.
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -19,13 +19,21 @@ from forward.fingerprint import ModelFingerprint
 from forward.program import Program
 from forward.tables import CapacityError
 from service.activation import By
+from service.active_set import ActiveSet
 from service.artifacts import ArtifactLibrary
 from service.assignment import with_fields
 from service.bindings import Stacked
 from service.callers import DIRECTORY
-from service.catalog import Catalog, CatalogError, Changes, advance, check_post
+from service.catalog import (
+    Catalog,
+    CatalogError,
+    Changes,
+    advance,
+    check_post,
+    running_canary,
+    with_halt,
+)
 from service.desired import Desired, Wanted, compile_desired, wanted_now
-from service.digest import content_digest
 from service.directory import DirectoryState
 from service.documents import Document
 from service.engine.door import DoorError
@@ -35,14 +43,13 @@ from service.engine.slots import ActivationError, Slot, Slots
 from service.errors import ServiceError
 from service.library import Edited, Monitored
 from service.monitor_views import uses_of
+from service.plan import Plan
+from service.planner import make_plan, new_programs
 from service.prompting import UNREAD, Conditions, Prompting
-from service.records import Key
-from service.removal import (
-    check_edit_removal,
-    check_monitor_removal,
-    check_policy,
-    check_removal,
-)
+from service.records import Key, Revision
+from service.removal import check_binding, check_policy, check_removal
+from service.rollback import earlier
+from service.schemas import Kind
 from service.selection import Selection, select
 from service.store import Store
 from service.watching import Watching
@@ -69,28 +76,6 @@ class Merger(Protocol):
     def merging(self, deltas: Iterable[LowRankDelta]) -> AbstractAsyncContextManager[object]:
         """Hold exactly the sum of some changes; an error in the context takes that back."""
         ...
-
-
-@dataclass(frozen=True, eq=False)
-class ActiveSet:
-    """One published state: the catalog and the slots of what it serves."""
-
-    catalog: Catalog = field(default_factory=Catalog)
-    operators: Mapping[Stacked, Slot] = field(default_factory=lambda: MappingProxyType({}))
-    policies: Mapping[tuple[Stacked, str], Slot] = field(
-        default_factory=lambda: MappingProxyType({})
-    )
-    monitors: Mapping[str, Monitored] = field(default_factory=lambda: MappingProxyType({}))
-    watching: Watching | None = None
-    edits: Mapping[str, Edited] = field(default_factory=lambda: MappingProxyType({}))
-    merged: tuple[Edited, ...] = ()
-
-    @property
-    def slots(self) -> tuple[Slot, ...]:
-        """All of them, each once."""
-        return tuple(
-            {id(s): s for s in (*self.operators.values(), *self.policies.values())}.values()
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +126,11 @@ class Governor:
     def edits(self) -> Mapping[str, Edited]:
         """The active edit sets, compiled."""
         return self._active.edits
+
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """The edits in the weights: each one's name, and the start of its digest."""
+        return tuple(f"{edited.name}@{edited.digest[:12]}" for edited in self._active.merged)
 
     def beside(self, name: str) -> tuple[str, ...]:
         """Return the digests of the edits that act, or would act, with an edit set.
@@ -194,6 +184,49 @@ class Governor:
                 check_post(self.catalog, document.key, self._file(document.key))
             return await self._activate(await self._wanted(posted), By(actor, "apply", expected))
 
+    async def plan(self, documents: Iterable[Document]) -> Plan:
+        """Return what applying documents would do, and why it would be refused if it would.
+
+        Raises:
+            ArtifactError, StoreError: As ``apply``, where that leaves nothing to plan with.
+        """
+        given = list(documents)
+        async with self._lock:
+            wanted = await self._wanted(given)
+            desired, refusal = await self._tried(given, wanted)
+            tables = (self._slots.size, self._slots.used)
+            return await asyncio.to_thread(
+                make_plan, self._store, self._active, given, wanted, desired, tables, refusal
+            )
+
+    async def rollback(
+        self, name: str, number: int | None, *, actor: str, expected: int | None = None
+    ) -> Applied:
+        """Make an earlier revision of a policy a new one, with the artifacts that it meant.
+
+        Args:
+            name: The policy.
+            number: The revision; None for the one before the active one, or the last one of a
+                policy that was removed.
+            actor: As ``apply``.
+            expected: As ``apply``.
+
+        Raises:
+            ConflictError: As ``apply``.
+            RevisionNotFoundError: It was never recorded.
+            CatalogError: The policy is the directory's.
+            CompileError, CapacityError: As ``apply``.
+        """
+        key: Key = ("Policy", name)
+        async with self._lock:
+            check_post(self.catalog, key, self._file(key))
+            now = self.catalog.policies.get(name)
+            found = await asyncio.to_thread(
+                earlier, self._store, name, now.revision if now is not None else None, number
+            )
+            wanted = await self._wanted(restored=[found])
+            return await self._activate(wanted, By(actor, "rollback", expected))
+
     async def edit(
         self, name: str, fields: Mapping[str, Any], *, actor: str, expected: int | None = None
     ) -> Applied:
@@ -221,40 +254,20 @@ class Governor:
             wanted = await self._wanted(edited=[edited])
             return await self._activate(wanted, By(actor, "set", expected))
 
-    async def remove(self, name: str, *, actor: str, expected: int | None = None) -> Applied:
-        """Remove a policy that was applied over the API.
-
-        Raises:
-            ConflictError: As ``apply``.
-            CatalogError: It is not there, is the directory's, or is bound.
-        """
-        async with self._lock:
-            check_removal(self.catalog, name, self._file(("Policy", name)))
-            return await self._without(("Policy", name), By(actor, "remove", expected))
-
-    async def remove_monitor(
-        self, name: str, *, actor: str, expected: int | None = None
+    async def remove(
+        self, kind: Kind, name: str, *, actor: str, expected: int | None = None
     ) -> Applied:
-        """Remove a monitor that was applied over the API.
+        """Remove a document that was applied over the API.
 
         Raises:
             ConflictError: As ``apply``.
-            CatalogError: It is not there, is the directory's, or a policy uses it.
+            CatalogError: It is not there, is the directory's, or something uses it.
         """
         async with self._lock:
-            check_monitor_removal(self.catalog, name, self._file(("Monitor", name)))
-            return await self._without(("Monitor", name), By(actor, "remove", expected))
-
-    async def remove_edit(self, name: str, *, actor: str, expected: int | None = None) -> Applied:
-        """Remove an edit set that was applied over the API.
-
-        Raises:
-            ConflictError: As ``apply``.
-            CatalogError: It is not there, is the directory's, or a policy uses it.
-        """
-        async with self._lock:
-            check_edit_removal(self.catalog, name, self._file(("EditSet", name)))
-            return await self._without(("EditSet", name), By(actor, "remove", expected))
+            check_removal(self.catalog, (kind, name), self._file((kind, name)))
+            items = await self._wanted()
+            left = [w for w in items if w.document.key != (kind, name)]
+            return await self._activate(left, By(actor, "remove", expected))
 
     async def reload(self, directory: DirectoryState) -> Applied:
         """Take over a new state of the directory; on refusal the last good one stays active.
@@ -272,19 +285,29 @@ class Governor:
             self._fault = None
             return applied
 
+    async def halt(self, name: str, reason: str, *, actor: str) -> Catalog:
+        """End the canary of a binding for good: another one has to be declared.
+
+        Args:
+            name: The binding.
+            reason: Why, in words.
+            actor: As ``apply``.
+
+        Raises:
+            CatalogError: There is no such binding, or it has no canary that runs.
+        """
+        async with self._lock:
+            check_binding(self.catalog, name)
+            digest = running_canary(self.catalog, name)
+            ended = self._store.halts().end
+            generation = await asyncio.to_thread(ended, digest, name, reason, actor)
+            catalog = with_halt(self.catalog, name, reason, generation.number)
+            self._active = replace(self._active, catalog=catalog)
+            return catalog
+
     def lease(self, selection: Selection) -> Lease:
         """Return the lease of a selection from the current snapshot; hold it at once."""
-        active = self._active
-        chosen, stack = selection.chosen, selection.stack
-        return Lease(
-            self._slots,
-            active.operators.get(stack),
-            active.policies[stack, chosen.name] if chosen is not None else None,
-            selection.strength,
-            tuple(policy.label for policy in selection.policies),
-            selection_digest(selection, active.merged),
-            active.watching.request(selection) if active.watching is not None else (),
-        )
+        return self._active.lease(self._slots, selection)
 
     def default_lease(self) -> Lease:
         """Return what a request that names nothing runs under."""
@@ -321,16 +344,32 @@ class Governor:
         documents = self._directory.documents if self._directory is not None else ()
         return next((d.source for d in documents if d.key == key), None)
 
-    async def _without(self, key: Key, by: By) -> Applied:
-        items = await self._wanted()
-        return await self._activate([w for w in items if w.document.key != key], by)
-
     async def _wanted(
-        self, posted: Sequence[Document] = (), edited: Sequence[Document] = ()
+        self,
+        posted: Sequence[Document] = (),
+        edited: Sequence[Document] = (),
+        restored: Sequence[Revision] = (),
     ) -> list[Wanted]:
         return await asyncio.to_thread(
-            wanted_now, self._store, self._library, self._directory, posted, edited
+            wanted_now, self._store, self._library, self._directory, posted, edited, restored
         )
+
+    async def _tried(
+        self, given: Iterable[Document], wanted: list[Wanted]
+    ) -> tuple[Desired | None, Exception | None]:
+        """Return what would be active, as far as it compiles, and why that would be refused."""
+        desired: Desired | None = None
+        try:
+            for document in given:
+                check_post(self.catalog, document.key, self._file(document.key))
+            desired = await asyncio.to_thread(
+                compile_desired, wanted, self._library, self.model, self.prompting
+            )
+            self._slots.check_all(new_programs(self._active, desired))
+            self._check_merging(desired.merged)
+        except REFUSED as error:
+            return desired, error
+        return desired, None
 
     async def _activate(self, items: list[Wanted], by: By) -> Applied:
         await asyncio.to_thread(self._store.check_generation, by.expected)
@@ -365,15 +404,27 @@ class Governor:
     @asynccontextmanager
     async def _merging(self, edits: tuple[Edited, ...]) -> AsyncGenerator[None]:
         """Hold these edits in the weights; nothing is published before they are there."""
-        deltas = [edited.edit.delta for edited in edits]
-        held = [edited.edit.delta.digest for edited in self._active.merged]
-        if [delta.digest for delta in deltas] == held:
+        merger = self._check_merging(edits)
+        if merger is None:
             yield
             return
+        async with merger.merging([edited.edit.delta for edited in edits]):
+            yield
+
+    def _check_merging(self, edits: tuple[Edited, ...]) -> Merger | None:
+        """Return what is to merge edits; None if the weights hold just these already.
+
+        Raises:
+            CatalogError: Nothing here merges.
+        """
+        digests, held = (
+            [edited.edit.delta.digest for edited in found] for found in (edits, self._active.merged)
+        )
+        if digests == held:
+            return None
         if self._merger is None:
             raise CatalogError(_NO_MERGER.format(edits[0].name), 409, "not_merged")
-        async with self._merger.merging(deltas):
-            yield
+        return self._merger
 
     async def _place_all(
         self, desired: Desired, old: Iterable[Slot], placed: list[Slot]
@@ -397,23 +448,7 @@ class Governor:
 
     def _record(self, desired: Desired, catalog: Catalog, by: By) -> tuple[Catalog, Changes]:
         revisions = [self._store.record(p.document, p.artifacts, p.owner) for p in desired.planned]
-        advanced, changes = advance(catalog, revisions)
+        advanced, changes = advance(catalog, revisions, self._store.halts().all())
         gone = {r.key for r in self._store.all_active()} - {r.key for r in revisions}
         generation = self._store.activate(by, revisions, gone)
         return replace(advanced, generation=generation.number), changes
-
-
-def selection_digest(selection: Selection, merged: Sequence[Edited] = ()) -> str:
-    """Return the identity of what a request runs under.
-
-    Content of the policies, strength, and what is merged into the weights.
-    """
-    chosen = selection.chosen
-    content: dict[str, Any] = {
-        "mandatory": [[p.digest, dict(p.artifacts)] for p in selection.mandatory],
-        "chosen": [chosen.digest, dict(chosen.artifacts)] if chosen is not None else None,
-        "strength": selection.strength if chosen is not None else None,
-    }
-    if merged:
-        content["merged"] = sorted(edited.digest for edited in merged)
-    return content_digest(content)

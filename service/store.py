@@ -19,6 +19,7 @@ from service.digest import canonical_json
 from service.documents import Document
 from service.events import EventStore
 from service.generations import Generation, active_revisions, check, current
+from service.halts import HaltStore
 from service.jobs import JobStore
 from service.keys import KeyStore
 from service.records import (
@@ -119,6 +120,10 @@ class Store:
         """Return the keys of the same database."""
         return KeyStore(self._database)
 
+    def halts(self) -> HaltStore:
+        """Return the canaries that were ended, of the same database."""
+        return HaltStore(self._database)
+
     def __enter__(self) -> Self:
         """Return the store."""
         return self
@@ -211,6 +216,12 @@ class Store:
             number = f"@{revision}" if revision is not None else ""
             raise RevisionNotFoundError(f"no {kind} {name}{number} was recorded{known}")
         return wanted[0]
+
+    def newest(self, keys: Iterable[Key]) -> dict[Key, Revision]:
+        """Return the newest recorded revision of each name that has one."""
+        with self._database.read() as connection:
+            found = {key: _newest(connection, key) for key in keys}
+        return {key: revision for key, revision in found.items() if revision is not None}
 
     def all_active(self) -> tuple[Revision, ...]:
         """Return the active revisions by kind and name."""

@@ -7,7 +7,7 @@ the books, so no lock guards them; ``place`` and writing are serialised by a loc
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from forward.allocation import Allocator, Placement
@@ -46,6 +46,19 @@ class Slots:
     def used(self) -> dict[str, int]:
         """Indices in use by table name."""
         return self._allocator.used
+
+    @property
+    def size(self) -> dict[str, int]:
+        """Indices there are by table name."""
+        return self._allocator.size
+
+    def check_all(self, programs: Iterable[Program]) -> None:
+        """Refuse programs that cannot all be placed beside what is held now; nothing is written.
+
+        Raises:
+            CapacityError: As ``place``.
+        """
+        self._allocator.check_all(programs)
 
     @property
     def draining(self) -> int:
