@@ -186,6 +186,27 @@ def check_post(catalog: Catalog, key: Key, file: str | None = None) -> None:
         raise OwnershipError(key, file)
 
 
+def running_canary(catalog: Catalog, name: str) -> str:
+    """Return the digest of the canary that a binding runs.
+
+    Raises:
+        CatalogError: With status 409, none runs.
+    """
+    binding = catalog.bindings.by_name[name]
+    if binding.canary is None:
+        ended = f": it was ended ({binding.halted})" if binding.halted else ""
+        message = f"binding '{name}' runs no canary{ended}"
+        raise CatalogError(message, 409, "no_canary")
+    return canary_digest(name, binding.canary)
+
+
+def with_halt(catalog: Catalog, name: str, reason: str, generation: int) -> Catalog:
+    """Return the snapshot in which the canary of a binding is ended."""
+    halted = replace(catalog.bindings.by_name[name], halted=reason)
+    by_name = MappingProxyType({**catalog.bindings.by_name, name: halted})
+    return replace(catalog, bindings=Bindings(by_name), generation=generation)
+
+
 def advance(
     catalog: Catalog,
     revisions: Iterable[Revision],

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 import sqlalchemy as sa
 
+from service import generations
 from service.audit import append
 from service.database import Database
+from service.generations import Generation
 from service.records import now
 from service.tables import halts
 
@@ -23,8 +25,8 @@ class HaltStore:
             rows = connection.execute(sa.select(halts.c.canary, halts.c.reason))
             return {row.canary: row.reason for row in rows}
 
-    def end(self, canary: str, binding: str, reason: str, actor: str) -> bool:
-        """End one for good; return whether it was running.
+    def end(self, canary: str, binding: str, reason: str, actor: str) -> Generation:
+        """End one for good and return the generation after it; one that is ended stays as it is.
 
         Args:
             canary: Its digest.
@@ -35,7 +37,7 @@ class HaltStore:
         with self._database.write() as connection:
             known = sa.select(halts.c.canary).where(halts.c.canary == canary)
             if connection.execute(known).first() is not None:
-                return False
+                return generations.current(connection)
             row = {"canary": canary, "binding": binding, "reason": reason, "at": now()}
             connection.execute(halts.insert().values(row))
             append(
@@ -46,4 +48,4 @@ class HaltStore:
                 {"canary": canary},
                 {"canary": None, "reason": reason},
             )
-            return True
+            return generations.advance(connection)

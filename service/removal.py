@@ -2,6 +2,7 @@
 
 from service.catalog import Catalog, CatalogError, check_post
 from service.explain import did_you_mean
+from service.records import Key
 
 
 def check_policy(catalog: Catalog, name: str) -> None:
@@ -56,7 +57,29 @@ def check_edit_removal(catalog: Catalog, name: str, file: str | None = None) -> 
         raise CatalogError(message, 409, "edit_in_use")
 
 
-def check_removal(catalog: Catalog, name: str, file: str | None = None) -> None:
+def check_binding(catalog: Catalog, name: str) -> None:
+    """Refuse a name that no active binding has.
+
+    Raises:
+        CatalogError: With status 404.
+    """
+    known = catalog.bindings.by_name
+    if name not in known:
+        guess = did_you_mean(name, known)
+        raise CatalogError(f"there is no binding '{name}'{guess}", 404, "binding_not_found")
+
+
+def check_binding_removal(catalog: Catalog, name: str, file: str | None = None) -> None:
+    """Refuse to remove a binding that is not there or is the directory's.
+
+    Raises:
+        CatalogError: With status 404 or 409.
+    """
+    check_binding(catalog, name)
+    check_post(catalog, ("Binding", name), file)
+
+
+def check_policy_removal(catalog: Catalog, name: str, file: str | None = None) -> None:
     """Refuse to remove a policy that is not there, is the directory's, or is bound.
 
     Raises:
@@ -68,3 +91,19 @@ def check_removal(catalog: Catalog, name: str, file: str | None = None) -> None:
     if users:
         message = f"policy '{name}' is named by binding {users}: change that first"
         raise CatalogError(message, 409, "policy_in_use")
+
+
+def check_removal(catalog: Catalog, key: Key, file: str | None = None) -> None:
+    """Refuse to remove a document of any kind that is not there, the directory's, or in use.
+
+    Raises:
+        CatalogError: With status 404 or 409.
+    """
+    kind, name = key
+    checks = {
+        "Policy": check_policy_removal,
+        "Monitor": check_monitor_removal,
+        "EditSet": check_edit_removal,
+        "Binding": check_binding_removal,
+    }
+    checks[kind](catalog, name, file)

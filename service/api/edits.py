@@ -83,8 +83,11 @@ class EditRoutes:
     async def remove(self, request: Request) -> Response:
         """Remove an edit set that was applied here and that no policy uses; artifacts stay."""
         with self._server.metrics.change("api"):
-            applied = await self._server.governor.remove_edit(
-                request.path_params["name"], actor=actor_of(request), expected=expected_of(request)
+            applied = await self._server.governor.remove(
+                "EditSet",
+                request.path_params["name"],
+                actor=actor_of(request),
+                expected=expected_of(request),
             )
         return changed(applied)
 

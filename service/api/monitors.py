@@ -40,7 +40,10 @@ class MonitorRoutes:
     async def remove(self, request: Request) -> Response:
         """Remove a monitor that was applied here and that no policy uses."""
         with self._server.metrics.change("api"):
-            applied = await self._server.governor.remove_monitor(
-                request.path_params["name"], actor=actor_of(request), expected=expected_of(request)
+            applied = await self._server.governor.remove(
+                "Monitor",
+                request.path_params["name"],
+                actor=actor_of(request),
+                expected=expected_of(request),
             )
         return changed(applied)

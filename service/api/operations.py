@@ -10,7 +10,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.api.artifacts import ArtifactRoutes
+from service.api.bindings import BindingRoutes
 from service.api.body import ClientGoneError
+from service.api.canaries import CanaryRoutes
+from service.api.decisions import DecisionRoutes
 from service.api.edits import EditRoutes
 from service.api.errors import KNOWN, HttpError, as_http, error_response
 from service.api.events import EventRoutes
@@ -40,6 +43,9 @@ def operations_app(server: Server) -> Starlette:
     policies, artifacts = PolicyRoutes(server), ArtifactRoutes(server)
     status, monitors = StatusRoutes(server), MonitorRoutes(server)
     edits, jobs, keys = EditRoutes(server), JobRoutes(server), KeyRoutes(server)
+    bindings = BindingRoutes(server)
+    canaries = CanaryRoutes(server.governor, server.canaries)
+    decisions = DecisionRoutes(server)
     return Starlette(
         routes=[
             Route("/livez", status.livez, methods=["GET"]),
@@ -54,8 +60,12 @@ def operations_app(server: Server) -> Starlette:
             _route("monitors", policies.apply, ["POST"]),
             _route("monitors/{name}", monitors.one, ["GET"]),
             _route("monitors/{name}", monitors.remove, ["DELETE"]),
-            _route("bindings", policies.bindings, ["GET"]),
+            _route("bindings", bindings.all, ["GET"]),
             _route("bindings", policies.apply, ["POST"]),
+            _route("bindings/{name}", bindings.one, ["GET"]),
+            _route("bindings/{name}", bindings.remove, ["DELETE"]),
+            _route("bindings/{name}/halt", canaries.halt, ["POST"]),
+            _route("canaries", canaries.all, ["GET"]),
             _route("artifacts", artifacts.all, ["GET"]),
             _route("artifacts", artifacts.add, ["POST"]),
             _route("artifacts/{digest}", artifacts.one, ["GET"]),
@@ -69,6 +79,8 @@ def operations_app(server: Server) -> Starlette:
             _route("jobs/{id}/cancel", jobs.cancel, ["POST"]),
             _route("jobs/{id}/card", jobs.card, ["GET"]),
             _route("events", EventRoutes(server).all, ["GET"]),
+            _route("decisions", decisions.all, ["GET"]),
+            _route("decisions/{id:path}", decisions.one, ["GET"]),
             _route("status", status.status, ["GET"]),
             _route("keys", keys.all, ["GET"]),
             _route("keys", keys.create, ["POST"]),

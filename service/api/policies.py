@@ -36,12 +36,6 @@ class PolicyRoutes:
         active = await asyncio.to_thread(self._active, "Policy")
         return JSONResponse({"policies": [_with_artifacts(revision) for revision in active]})
 
-    async def bindings(self, request: Request) -> Response:
-        """List the active bindings; the implicit one is not a document and not listed."""
-        active = await asyncio.to_thread(self._active, "Binding")
-        shown = [summary(r) | {"spec": r.content["spec"]} for r in active]
-        return JSONResponse({"bindings": shown})
-
     async def one(self, request: Request) -> Response:
         """Show a policy; ``?revision=n`` for another than the active one."""
         name, revision = request.path_params["name"], _revision(request)
@@ -76,7 +70,10 @@ class PolicyRoutes:
         """Remove a policy that was applied here."""
         with self._server.metrics.change("api"):
             applied = await self._server.governor.remove(
-                request.path_params["name"], actor=actor_of(request), expected=expected_of(request)
+                "Policy",
+                request.path_params["name"],
+                actor=actor_of(request),
+                expected=expected_of(request),
             )
         return changed(applied)
 

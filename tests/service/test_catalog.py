@@ -124,10 +124,10 @@ def test_only_policies_that_nothing_needs_can_be_removed(
     catalog, _ = advance(
         Catalog(), [store.record(owned.document, {}, owned.owner) for owned in merged.values()]
     )
-    check_removal(catalog, "free")
+    check_removal(catalog, ("Policy", "free"))
     for name, status in (("bound", 409), ("filed", 409), ("fre", 404)):
         with pytest.raises(CatalogError) as raised:
-            check_removal(catalog, name)
+            check_removal(catalog, ("Policy", name))
         assert raised.value.status == status
 
 

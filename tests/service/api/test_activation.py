@@ -80,7 +80,7 @@ async def test_thirty_two_streams_and_ten_changes(world: World):
         for stream in streams[-3:]:
             headers = await stream.start()
             assert headers["x-trimtab-policy"] == f"guard@1, formal@{turn}"
-        await change(world, 0.1 * turn)
+        await change(world, 0.11 * turn)
     assert (await capacity(world))[1] == 10
     world.pace.set()
     for stream, label in zip(streams, expected, strict=True):

@@ -14,7 +14,7 @@ def stamp_of(world: World) -> Stamp:
 
 def rows_of(world: World, name: str) -> tuple[int, ...]:
     active = world.governor._active
-    return active.policies[name].placement.rows
+    return active.policies[active.catalog.binding.mandatory, name].placement.rows
 
 
 WAYS = {
