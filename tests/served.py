@@ -14,12 +14,19 @@ import httpx
 
 ADMIN_KEY = "admin-key-of-a-test"
 START_SECONDS = 400
+TRIMTAB = (sys.executable, "-m", "service.cli", "serve")
+# What `vllm serve` runs. The command itself asks for a distribution called vllm, which the CPU build
+# is not.
+_PLAIN = "from vllm.entrypoints.launchers.api_server.entry import main; main()"
+PLAIN_VLLM = (sys.executable, "-c", _PLAIN, "--model")
 
 
 class Served:
     """A running server; ``log`` is what it printed."""
 
-    def __init__(self, folder: Path, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, arguments: Sequence[str] = (), command: Sequence[str] = TRIMTAB
+    ) -> None:
         """Start it on a free port and wait until it is ready.
 
         Raises:
@@ -28,10 +35,10 @@ class Served:
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = folder / "serve.log"
-        command = [sys.executable, "-m", "service.cli", "serve", *arguments]
+        self._ready = "/readyz" if command == TRIMTAB else "/health"
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
-                [*command, "--port", str(self.port)],
+                [*command, *arguments, "--port", str(self.port)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "TRIMTAB_ADMIN_KEY": ADMIN_KEY},
@@ -49,7 +56,7 @@ class Served:
     def is_ready(self) -> bool:
         """Whether the server says that it is ready."""
         try:
-            return self.http.get("/readyz").status_code == 200
+            return self.http.get(self._ready).status_code == 200
         except httpx.TransportError:
             return False
 
