@@ -10,10 +10,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from service.api.errors import HttpError
+from service.api.keys import caller_of
 from service.api.server import Server
+from service.callers import Caller
 from service.events import MAX_LISTED, Page, Wanted
 
 KEEP_ALIVE_SECONDS = 15.0
+KEY_SECONDS = 1.0
 _MAX_NUMBER = 1 << 62
 _KNOWN = ("since", "monitor", "policy", "limit")
 
@@ -32,7 +35,7 @@ class EventRoutes:
             seen = request.headers.get("last-event-id")
             if seen is not None:
                 wanted = _after(wanted, _number(seen, "Last-Event-ID"))
-            stream = self._follow(wanted)
+            stream = self._follow(wanted, caller_of(request.scope))
             return StreamingResponse(
                 stream, media_type="text/event-stream", headers={"cache-control": "no-store"}
             )
@@ -43,13 +46,16 @@ class EventRoutes:
     async def _page(self, wanted: Wanted) -> Page:
         return await asyncio.to_thread(self._server.events.store.page, wanted)
 
-    async def _follow(self, wanted: Wanted) -> AsyncGenerator[str, None]:
-        """Yield events as they are written; without a number or a time to start at, from now on."""
+    async def _follow(self, wanted: Wanted, caller: Caller) -> AsyncGenerator[str, None]:
+        """Yield events as they are written; without a number or a time to start at, from now on.
+
+        Ends when the caller's key does.
+        """
         if wanted.after is None and wanted.since is None:
             newest = await self._page(Wanted(limit=1))
             wanted = _after(wanted, newest.last)
         yield ": events of monitors\n\n"
-        while True:
+        while await self._server.keys.still(caller):
             # Asked for before the page is read: what is written in between is not missed.
             written = asyncio.ensure_future(self._server.events.written(KEEP_ALIVE_SECONDS))
             try:
@@ -59,11 +65,16 @@ class EventRoutes:
                 for event in page.events:
                     yield as_sse(event)
                 if not page.events:
-                    await written
+                    await self._wait(written, caller)
                     yield ": keep-alive\n\n"
             finally:
                 written.cancel()
             wanted = _after(wanted, page.last)
+
+    async def _wait(self, written: "asyncio.Future[None]", caller: Caller) -> None:
+        """Wait for events, no longer than the caller has a key."""
+        while not written.done() and await self._server.keys.still(caller):
+            await asyncio.wait([written], timeout=KEY_SECONDS)
 
 
 def as_sse(event: Mapping[str, Any]) -> str:

@@ -64,6 +64,13 @@ class Keys:
         key = self.ring.find(given) if given is not None else None
         return ANONYMOUS if key is None else key.caller()
 
+    async def still(self, caller: Caller) -> bool:
+        """Whether a caller still has the key that let it in; for answers without an end."""
+        if not caller.key:
+            return True
+        await self.ring.fresh()
+        return self.ring.is_live(caller.key)
+
     def admitted(self, scope: Scope, caller: Caller) -> Scope:
         """Return the scope with who asks, and with a key of vLLM's if it checks one itself."""
         scope = {**scope, CALLER: caller}
