@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse
 from forward.container import ArtifactError
 from forward.tables import CapacityError
 from service.assignment import AssignmentError
+from service.audit import AnchorError
 from service.catalog import CatalogError
 from service.decisions import DecisionAmbiguousError, DecisionNotFoundError
 from service.digest import CanonicalError
@@ -59,6 +60,7 @@ _KNOWN: tuple[tuple[type[Exception], int, str], ...] = (
     (MonitorCompileError, 422, "monitor_refused"),
     (EditCompileError, 422, "edit_refused"),
     (CompileError, 422, "policy_refused"),
+    (AnchorError, 400, "invalid_anchor"),
     (ConflictError, 412, "generation_moved"),
     (CapacityError, 409, "no_capacity"),
     (ArtifactRefusedError, 422, "invalid_artifact"),

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.api.artifacts import ArtifactRoutes
+from service.api.audit import AuditRoutes
 from service.api.bindings import BindingRoutes
 from service.api.body import ClientGoneError
 from service.api.canaries import CanaryRoutes
@@ -20,19 +21,13 @@ from service.api.events import EventRoutes
 from service.api.jobs import JobRoutes
 from service.api.key_routes import KeyRoutes
 from service.api.monitors import MonitorRoutes
+from service.api.plans import PlanRoutes
 from service.api.policies import PolicyRoutes
 from service.api.server import Server
 from service.api.status import StatusRoutes
 
 PREFIX = "/trimtab/v1"
 _ALL = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-_LATER = (
-    "policies/plan",
-    "policies/{name}/rollback",
-    "audit",
-    "audit/{rest:path}",
-)
-
 _log = logging.getLogger(__name__)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -43,19 +38,20 @@ def operations_app(server: Server) -> Starlette:
     policies, artifacts = PolicyRoutes(server), ArtifactRoutes(server)
     status, monitors = StatusRoutes(server), MonitorRoutes(server)
     edits, jobs, keys = EditRoutes(server), JobRoutes(server), KeyRoutes(server)
-    bindings = BindingRoutes(server)
+    bindings, plans, audit = BindingRoutes(server), PlanRoutes(server), AuditRoutes(server)
     canaries = CanaryRoutes(server.governor, server.canaries)
     decisions = DecisionRoutes(server)
     return Starlette(
         routes=[
             Route("/livez", status.livez, methods=["GET"]),
             Route("/readyz", status.readyz, methods=["GET"]),
-            _route("policies/plan", _later, ["POST"]),
+            _route("policies/plan", plans.plan, ["POST"]),
             _route("policies", policies.all, ["GET"]),
             _route("policies", policies.apply, ["POST"]),
             _route("policies/{name}", policies.one, ["GET"]),
             _route("policies/{name}", policies.remove, ["DELETE"]),
             _route("policies/{name}/set", policies.edit, ["POST"]),
+            _route("policies/{name}/rollback", plans.rollback, ["POST"]),
             _route("monitors", monitors.all, ["GET"]),
             _route("monitors", policies.apply, ["POST"]),
             _route("monitors/{name}", monitors.one, ["GET"]),
@@ -87,7 +83,8 @@ def operations_app(server: Server) -> Starlette:
             _route("keys/{id}", keys.one, ["GET"]),
             _route("keys/{id}", keys.revoke, ["DELETE"]),
             _route("keys/{id}/rotate", keys.rotate, ["POST"]),
-            *(_route(path, _later, _ALL) for path in _LATER if path != "policies/plan"),
+            _route("audit", audit.all, ["GET"]),
+            _route("audit/verify", audit.verify, ["GET"]),
             Route("/dashboard", _later, methods=_ALL),
         ],
         exception_handlers={

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.body import read_body
-from service.api.changes import actor_of, changed, expected_of
+from service.api.changes import actor_of, changed, etag, expected_of
 from service.api.errors import HttpError
 from service.api.json_body import load_json
 from service.api.keys import caller_of
@@ -33,8 +33,11 @@ class PolicyRoutes:
 
     async def all(self, request: Request) -> Response:
         """List the active policies."""
+        generation = self._server.governor.catalog.generation
         active = await asyncio.to_thread(self._active, "Policy")
-        return JSONResponse({"policies": [_with_artifacts(revision) for revision in active]})
+        shown = [_with_artifacts(revision) for revision in active]
+        body = {"generation": generation, "policies": shown}
+        return JSONResponse(body, headers=etag(generation))
 
     async def one(self, request: Request) -> Response:
         """Show a policy; ``?revision=n`` for another than the active one."""
@@ -43,10 +46,7 @@ class PolicyRoutes:
 
     async def apply(self, request: Request) -> Response:
         """Apply the documents of a body, all or none."""
-        body = await read_body(request.headers, request.receive, MAX_DOCUMENT_BYTES)
-        documents = await asyncio.to_thread(parse_documents, body)
-        if not documents:
-            raise HttpError(422, "invalid_document", "the body holds no document")
+        documents = await read_documents(request)
         check_documents(caller_of(request.scope), documents)
         with self._server.metrics.change("api"):
             applied = await self._server.governor.apply(
@@ -88,6 +88,20 @@ class PolicyRoutes:
         except RevisionNotFoundError as error:
             raise HttpError(404, "policy_not_found", str(error), "name") from error
         return detail(found, store.revisions(name), found.revision == active)
+
+
+async def read_documents(request: Request) -> tuple[Document, ...]:
+    """Return the documents of a request's body.
+
+    Raises:
+        DocumentsError: One is malformed.
+        HttpError: 413, it is too large; 422, there is none in it.
+    """
+    body = await read_body(request.headers, request.receive, MAX_DOCUMENT_BYTES)
+    documents = await asyncio.to_thread(parse_documents, body)
+    if not documents:
+        raise HttpError(422, "invalid_document", "the body holds no document")
+    return documents
 
 
 def _revision(request: Request) -> int | None:

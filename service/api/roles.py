@@ -38,7 +38,7 @@ def _at(template: str, **least: Role) -> Permission:
 
 
 PERMISSIONS: tuple[Permission, ...] = (
-    _under("policies/plan", POST="author"),
+    _under("policies/plan", POST="viewer"),
     _under("policies", GET="viewer", POST="author"),
     _under("policies/{name}", GET="viewer", DELETE="author"),
     # An operator may change modes only; the handler looks at the fields.
@@ -68,7 +68,7 @@ PERMISSIONS: tuple[Permission, ...] = (
     _under("keys/{id}", GET="admin", DELETE="admin"),
     _under("keys/{id}/rotate", POST="admin"),
     _under("audit", GET="admin"),
-    _under("audit/{rest:path}", GET="admin"),
+    _under("audit/verify", GET="admin"),
     _at("/dashboard", GET="viewer"),
 )
 

@@ -150,8 +150,7 @@ async def test_what_is_no_route_is_absent(world: World):
         assert "not served" in answer.json()["error"]["message"]
 
 
-async def test_plan_is_absent_and_dashboard_too(world: World):
-    assert (await world.call("POST", f"{V1}/policies/plan", key=True)).status_code == 404
+async def test_the_dashboard_is_absent(world: World):
     assert (await world.call("GET", "/dashboard", key=True)).status_code == 404
     assert (await world.call("GET", "/dashboard")).status_code == 401
 
