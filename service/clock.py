@@ -1,4 +1,4 @@
-"""Wall time that a jump of the clock does not fool."""
+"""The time of day, and one that a jump of the clock does not fool."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -26,3 +26,8 @@ class SteadyClock:
 
     def _steady(self) -> datetime:
         return self._wall + timedelta(seconds=time.monotonic() - self._at)
+
+
+def now() -> str:
+    """Return the time in UTC as rows keep it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

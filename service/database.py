@@ -1,7 +1,7 @@
 """Opens the store's database: where it lies, how it is locked, its migrations."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,13 @@ from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, SQLAlchemyError
 
+from service.clock import now
 from service.errors import ServiceError
+from service.file_identity import FileGoneError, FileIdentity
+from service.health import Health
+from service.tables import generations, halts
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 10_000
@@ -22,7 +26,8 @@ FORMS = "give a folder, sqlite:///path/to/file.db or postgresql://user@host/data
 PRAGMAS = (
     f"busy_timeout={BUSY_TIMEOUT_MS}",
     "journal_mode=WAL",
-    "synchronous=NORMAL",
+    # What was acknowledged outlives a loss of power too.
+    "synchronous=FULL",
     "foreign_keys=ON",
 )
 # A server that cannot be reached any more is noticed in seconds, also in the middle of a statement.
@@ -34,6 +39,8 @@ PATIENCE = {
     "tcp_user_timeout": "10000",
 }
 """What libpq is told unless the URL says otherwise."""
+_PROBE = "probe"
+"""A row that is taken away by the change that adds it."""
 # SQLite's readers see one state anyway; PostgreSQL's see another with each statement by default.
 _SNAPSHOT = {"postgresql": {"isolation_level": "REPEATABLE READ"}}
 
@@ -52,6 +59,8 @@ class Database:
             StoreError: The database cannot be reached, or a newer version wrote it.
         """
         self._where = url.render_as_string(hide_password=True)
+        self._reads = self._writes = Health(True, now())
+        self._file: FileIdentity | None = None
         try:
             self._engine = _engine(url)
         except ModuleNotFoundError as error:
@@ -60,11 +69,33 @@ class Database:
             ) from error
         with self.write() as connection:
             _migrate(connection, self._where)
+        if url.get_backend_name() == "sqlite":
+            self._file = FileIdentity(Path(url.database or ""))
+
+    @property
+    def health(self) -> Health:
+        """Whether the database can be used, as far as its last uses tell."""
+        return self._reads if self._writes.ok else self._writes
+
+    def probe(self) -> None:
+        """Use the database, so that ``health`` is of now; never raises for its failures.
+
+        What could not be written is tried by writing: a full disk can still be read.
+        """
+        with suppress(StoreError):
+            if self._writes.ok:
+                with self.read() as connection:
+                    connection.execute(sa.select(generations.c.id)).all()
+            else:
+                with self.write() as connection:
+                    row = {"canary": _PROBE, "binding": "", "reason": "", "at": now()}
+                    connection.execute(halts.insert().values(row))
+                    connection.execute(halts.delete().where(halts.c.canary == _PROBE))
 
     @contextmanager
     def read(self) -> Generator[Connection]:
         """Yield a connection that sees one consistent state."""
-        with self._failures(), self._engine.connect() as connection:
+        with self._using(False), self._engine.connect() as connection:
             reader = connection.execution_options(**_SNAPSHOT.get(connection.dialect.name, {}))
             with reader.begin():
                 yield reader
@@ -72,7 +103,7 @@ class Database:
     @contextmanager
     def write(self) -> Generator[Connection]:
         """Yield the connection of the only writer; all of it is committed, or nothing is."""
-        with self._failures(), self._engine.connect() as connection:
+        with self._using(True), self._engine.connect() as connection:
             writer = connection.execution_options(trimtab_writer=True)
             with writer.begin():
                 if writer.dialect.name == "postgresql":
@@ -85,12 +116,37 @@ class Database:
         self._engine.dispose()
 
     @contextmanager
-    def _failures(self) -> Generator[None]:
+    def _using(self, writes: bool) -> Generator[None]:
+        """Turn failures into ``StoreError``, and keep how it went."""
         try:
+            self._find_file()
             yield
+            # Looked for again: what was written to a file that was taken away is not kept.
+            self._find_file()
+        except FileGoneError as error:
+            raise self._failed(writes, str(error)) from error
+        except (IntegrityError, DataError) as error:
+            raise self._error(error) from error
         except SQLAlchemyError as error:
-            cause = getattr(error, "orig", None) or error
-            raise StoreError(f"the store at {self._where} failed: {cause}") from error
+            raise self._failed(writes, str(self._error(error))) from error
+        self._reads = self._reads.after(None)
+        if writes:
+            self._writes = self._writes.after(None)
+
+    def _find_file(self) -> None:
+        if self._file is not None:
+            self._file.check()
+
+    def _error(self, error: SQLAlchemyError) -> StoreError:
+        cause = getattr(error, "orig", None) or error
+        return StoreError(f"the store at {self._where} failed: {cause}")
+
+    def _failed(self, writes: bool, message: str) -> StoreError:
+        if writes:
+            self._writes = self._writes.after(message)
+        else:
+            self._reads = self._reads.after(message)
+        return StoreError(message)
 
 
 def parse_url(text: str) -> URL:

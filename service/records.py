@@ -3,12 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy.engine import RowMapping
 
+from service.clock import now as now  # what is kept says when
 from service.database import StoreError
 from service.digest import canonical_json
 from service.documents import Document, parse_content
@@ -86,8 +86,3 @@ def artifact_of(row: RowMapping, folder: Path) -> StoredArtifact:
     path = folder / f"{row['digest']}.safetensors"
     card = json.loads(row["card"])
     return StoredArtifact(row["digest"], row["kind"], row["name"], card, path, row["created_at"])
-
-
-def now() -> str:
-    """Return the time in UTC as rows keep it."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

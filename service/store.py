@@ -20,6 +20,7 @@ from service.documents import Document
 from service.events import EventStore
 from service.generations import Generation, active_revisions, check, current
 from service.halts import HaltStore
+from service.health import Health
 from service.jobs import JobStore
 from service.keys import KeyStore
 from service.records import (
@@ -99,6 +100,15 @@ class Store:
         self._database.close()
         if self._temporary is not None:
             self._temporary.cleanup()
+
+    @property
+    def health(self) -> Health:
+        """Whether the database can be used, as far as its last uses tell."""
+        return self._database.health
+
+    def probe(self) -> None:
+        """Use the database, so that ``health`` is of now; never raises for its failures."""
+        self._database.probe()
 
     def events(self, retention: EventRetention | None = None) -> EventStore:
         """Return the events of the same database."""
@@ -182,6 +192,13 @@ class Store:
         wanted |= {revision.key: revision for revision in recorded}
         with self._database.write() as connection:
             return activate(connection, wanted, by)
+
+    def snapshot(self) -> Snapshot:
+        """Return what is active, all of one moment."""
+        with self._database.read() as connection:
+            return Snapshot(
+                current(connection), active_revisions(connection), ended_canaries(connection)
+            )
 
     def check_generation(self, expected: int | None) -> None:
         """Refuse early what ``activate`` would refuse; None is any generation.

@@ -139,9 +139,9 @@ audit_head = sa.Table(
     sa.Column("hash", sa.String(64), nullable=False),
 )
 
-# One row a request that ran under policies; ``record`` is canonical JSON. ``request`` is our name of
-# it, ``answer`` its client's: clients may give two requests one name. ``policies`` are labels, each
-# between commas.
+# One row a request that ran under policies; ``record`` is canonical JSON. ``request`` is our name
+# of it, ``answer`` its client's: clients may give two requests one name. ``policies`` are labels,
+# each between commas.
 decisions = sa.Table(
     "decisions",
     metadata,

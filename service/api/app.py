@@ -6,11 +6,14 @@ from fastapi import FastAPI
 
 from forward.hookpoints import HookPoint
 from forward.site import Capacity
+from service.api.canaries import CanaryWatch
+from service.api.drain import Drain
 from service.api.keys import Keys
 from service.api.metrics import Metrics
 from service.api.middleware import PolicyMiddleware
 from service.api.operations import operations_app
-from service.api.server import IsReady, Server
+from service.api.server import IsReady, Reason, Server
+from service.decisions import DecisionLog
 from service.edit_jobs import EditWork
 from service.engine.door import Door
 from service.events import EventLog
@@ -28,6 +31,11 @@ JOBS_FOLDER = "jobs"
 def event_log(store: Store, settings: Settings, metrics: Metrics) -> EventLog:
     """Return the log of a store's events; what it must drop is counted."""
     return EventLog(store.events(settings.events), metrics.monitors.event_dropped)
+
+
+def decision_log(store: Store, settings: Settings, metrics: Metrics) -> DecisionLog:
+    """Return the log of a store's decision records; what it must drop is counted."""
+    return DecisionLog(store.decisions(settings.decisions), metrics.decision_dropped)
 
 
 def job_runner(prepared: Prepared, governor: Governor) -> JobRunner:
@@ -49,9 +57,12 @@ def wrap(
     api_keys: Iterable[str] = (),
     metrics: Metrics | None = None,
     events: EventLog | None = None,
+    decisions: DecisionLog | None = None,
     jobs: JobRunner | None = None,
     adapters: Iterable[str] = (),
     door: Door | None = None,
+    drain: Drain | None = None,
+    reasons: Iterable[Reason] = (),
 ) -> FastAPI:
     """Add the HTTP layer to an application, outside all that it has, and return it.
 
@@ -68,9 +79,12 @@ def wrap(
             inference is refused without any on an address that others can reach.
         metrics: Where to count; made here unless given.
         events: Where monitors' events are written; made here unless given.
+        decisions: Where decision records are written; made here unless given.
         jobs: What runs long work; started and closed by the caller.
         adapters: Names of LoRA adapters that the application serves.
         door: What the engine's requests pass; one of its own unless given.
+        drain: What refuses requests at the end; one of its own unless given.
+        reasons: What else may keep requests from being served, for ``/readyz``.
     """
     metrics = metrics or Metrics()
     server = Server(
@@ -79,12 +93,16 @@ def wrap(
         Keys(settings.admin_key, api_keys, is_loopback(settings.host), KeyRing(store.keys())),
         metrics,
         events or event_log(store, settings, metrics),
+        decisions or decision_log(store, settings, metrics),
         tuple(served_names),
         is_ready,
         dict(capacities or {}),
+        CanaryWatch(governor),
         jobs,
         tuple(adapters),
         door or Door(),
+        drain or Drain(),
+        tuple(reasons),
     )
     # Not add_middleware: vLLM's build_app has built the stack already, and then it is refused.
     inner = app.middleware_stack or app.build_middleware_stack()

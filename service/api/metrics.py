@@ -49,6 +49,9 @@ class Metrics:
         self._directory_good = _gauge(
             registry, "directory_good", "1 if the policy directory is active as it is now, else 0."
         )
+        self._store_up = _gauge(
+            registry, "store_up", "1 if the store can be read and written, else 0."
+        )
         self._changes = Counter(
             "trimtab_changes",
             "Changes of what is active, by source (api, directory) and outcome.",
@@ -73,6 +76,10 @@ class Metrics:
     def refusal(self, code: str) -> None:
         """Count a request that did not run."""
         self._refusals.labels(code).inc()
+
+    def store_up(self, ok: bool) -> None:
+        """Say whether the store can be read and written; called before a page is read."""
+        self._store_up.set(ok)
 
     def decision_dropped(self) -> None:
         """Count a decision record that is not kept."""

@@ -5,6 +5,7 @@ answer is streamed on as it comes.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,10 @@ from service.api.access import Access, AccessTable, route_path
 from service.api.admission import Admission, is_preflight
 from service.api.answers import InferenceAnswer, described
 from service.api.body import ClientGoneError, read_body, replay, with_body_length
+from service.api.decided import Deciding
 from service.api.errors import HttpError, Shape, as_http, error_response
+from service.api.identity import named, request_of, telling, with_request
+from service.api.keys import caller_of
 from service.api.meter import Meter
 from service.api.models import models_response
 from service.api.requests import (
@@ -27,9 +31,9 @@ from service.api.requests import (
     read_choice,
     refuse_outliving,
 )
-from service.api.server import Server
+from service.api.server import NOT_RUNNING, Server
 from service.engine.door import DoorError
-from service.engine.lease import CURRENT_LEASE, Lease
+from service.engine.lease import CURRENT_LEASE
 from service.limits import Limiter, LimitError
 from service.report import CURRENT_REPORT, RequestReport
 from service.selection import SelectionError
@@ -37,6 +41,7 @@ from service.selection import SelectionError
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _ANTHROPIC = "/v1/messages"
+_READS = ("GET", "HEAD")
 
 
 class PolicyMiddleware:
@@ -72,13 +77,17 @@ class PolicyMiddleware:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = route_path(scope)
         route = self._table.find(path)
+        scope = with_request(scope)
+        if route.access is Access.GENERATE:
+            send = telling(send, request_of(scope))
         try:
             caller = await self._admission.admit(route, path, scope)
             preflight = is_preflight(route, scope["method"])
             handler = self._app if preflight else self._handlers[route.access]
             known, shape = self._server.keys.admitted(scope, caller), _shape(path)
             is_timed = route.access is not Access.OPERATIONS
-            await self._meter.run(handler, known, receive, send, shape, is_timed)
+            with self._under_way(route.access, scope["method"]):
+                await self._meter.run(handler, known, receive, send, shape, is_timed)
         except ClientGoneError:
             return
         except (HttpError, SelectionError, DoorError, LimitError) as error:
@@ -86,16 +95,23 @@ class PolicyMiddleware:
             self._server.metrics.refusal(refused.code)
             await error_response(refused, _shape(path))(scope, receive, send)
 
+    def _under_way(self, access: Access, method: str) -> AbstractContextManager[None]:
+        """Count what an end waits for, and begin none of it then; looking on is neither."""
+        changes = access is Access.OPERATIONS and method not in _READS
+        begins = changes or access in (Access.GENERATE, Access.TOKENS)
+        return self._server.drain.request() if begins else nullcontext()
+
     async def _public(self, scope: Scope, receive: Receive, send: Send) -> None:
         if route_path(scope) == "/metrics":
             governor = self._server.governor
             self._server.metrics.refresh(governor.catalog, governor.status())
+            self._server.metrics.store_up(self._server.store.health.ok)
         await self._app(scope, receive, send)
 
     async def _models(self, scope: Scope, receive: Receive, send: Send) -> None:
         catalog, models = self._server.governor.catalog, self._server.models
-        path = route_path(scope)
-        response = await models_response(self._app, scope, receive, path, catalog, models)
+        path, caller = route_path(scope), caller_of(scope)
+        response = await models_response(self._app, scope, receive, path, catalog, models, caller)
         await response(scope, receive, send)
 
     async def _tokens(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,7 +123,8 @@ class PolicyMiddleware:
 
     async def _generate(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._server.is_ready():
-            raise HttpError(503, "engine_unavailable", "the engine is not running")
+            reason = self._server.door.reason or NOT_RUNNING
+            raise HttpError(503, "engine_unavailable", reason)
         body, fields = await self._read(scope, receive)
         if fields is None:
             # No JSON object: vLLM refuses it; were it not to, the default binding would apply.
@@ -120,17 +137,36 @@ class PolicyMiddleware:
     async def _under_policies(
         self, fields: dict[str, Any], scope: Scope, receive: Receive, send: Send
     ) -> None:
+        path = route_path(scope)
+        scope, fields, answer = named(scope, path, fields)
         asked = self._choice(scope, fields)
         refuse_outliving(asked.fields)
         # No await between selecting and holding: the rows cannot go in between.
-        lease = self._server.governor.lease(asked.selection)
+        governor = self._server.governor
+        lease = governor.lease(asked.selection)
+        deciding = Deciding(
+            request_of(scope),
+            answer,
+            path,
+            caller_of(scope),
+            asked,
+            lease,
+            governor.catalog.generation,
+            governor.merged,
+        )
+        self._refuse_beam_search(deciding)
+        with lease.held():
+            await self._run(deciding, scope, receive, send)
+
+    def _refuse_beam_search(self, deciding: Deciding) -> None:
+        lease = deciding.lease
         # What is in shadow refuses nothing either.
         is_enforced = any(watched.mode == "enforce" for watched in lease.watched)
         is_alike = lease.stamp().is_uniform() and not is_enforced
-        if asks_beam_search(asked.fields) and not is_alike:
-            raise beam_search_refused()
-        with lease.held():
-            await self._run(lease, asked, scope, receive, send)
+        if asks_beam_search(deciding.asked.fields) and not is_alike:
+            refused = beam_search_refused()
+            self._record(deciding, RequestReport(), refused.status, "refused")
+            raise refused
 
     async def _read(self, scope: Scope, receive: Receive) -> tuple[bytes, dict[str, Any] | None]:
         """Return a body, and its fields if it is a JSON object."""
@@ -140,15 +176,15 @@ class PolicyMiddleware:
     def _choice(self, scope: Scope, fields: dict[str, Any]) -> Asked:
         """Return what fields ask of us; the selection is from the snapshot right now."""
         catalog, models = self._server.governor.catalog, self._server.models
-        return read_choice(fields, Headers(scope=scope), catalog, models)
+        headers, caller = Headers(scope=scope), caller_of(scope)
+        return read_choice(fields, headers, catalog, models, caller, request_of(scope))
 
-    async def _run(
-        self, lease: Lease, asked: Asked, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _run(self, deciding: Deciding, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer under a lease; the context variable reaches all that the handlers start."""
+        lease, asked = deciding.lease, deciding.asked
         report = RequestReport(asked.wants_object)
         describe = partial(described, lease, asked.selection, report)
-        is_ready, path = self._server.is_ready, route_path(scope)
+        is_ready, path = self._server.is_ready, deciding.route
         answer = InferenceAnswer(
             send, lease, is_ready, report, path, describe if asked.wants_object else None
         )
@@ -159,7 +195,21 @@ class PolicyMiddleware:
         finally:
             CURRENT_LEASE.reset(token)
             CURRENT_REPORT.reset(reporting)
-            self._server.metrics.request(asked.selection, _outcome(answer))
+            outcome = _outcome(answer)
+            self._server.metrics.request(asked.selection, outcome)
+            self._record(deciding, report, answer.status, outcome)
+
+    def _record(
+        self, deciding: Deciding, report: RequestReport, status: int | None, outcome: str
+    ) -> None:
+        """Write the record of a request that is over, once its last verdict is in."""
+        made = partial(deciding.decision, report, status, outcome, deciding.seconds())
+
+        def settled() -> None:
+            self._server.decisions.put([made()])
+            self._server.canaries.note(deciding.asked.selection, report, outcome)
+
+        report.settle(settled)
 
 
 def _shape(path: str) -> Shape:

@@ -1,6 +1,7 @@
 """What the server is and how it is: ``status``, ``/livez``, ``/readyz``."""
 
 import time
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -22,10 +23,11 @@ class StatusRoutes:
         return JSONResponse({"live": True})
 
     async def readyz(self, request: Request) -> Response:
-        """Say whether requests are served: 503 with the reason if not."""
-        if self._server.is_ready():
-            return JSONResponse({"ready": True})
-        return JSONResponse({"ready": False, "reason": "the engine is not running"}, 503)
+        """Say whether requests are served: 503 with every reason if not."""
+        reasons = self._server.unready()
+        if not reasons:
+            return JSONResponse({"ready": True, "reasons": []})
+        return JSONResponse({"ready": False, "reasons": list(reasons)}, 503)
 
     async def status(self, request: Request) -> Response:
         """Show what is active, what fills the tables and what is wrong."""
@@ -34,7 +36,9 @@ class StatusRoutes:
         return JSONResponse(
             status
             | {
-                "ready": server.is_ready(),
+                "ready": not server.unready(),
+                "reasons": list(server.unready()),
+                "store": asdict(server.store.health),
                 "version": _version(),
                 "served_names": list(server.served_names),
                 "adapters": list(server.adapters),

@@ -40,6 +40,11 @@ class Door:
         return self._inside
 
     @property
+    def reason(self) -> str | None:
+        """Why it is closed for good; None if it is not."""
+        return self._reason
+
+    @property
     def is_closed(self) -> bool:
         """Whether it is closed for good."""
         return self._reason is not None
