@@ -12,6 +12,7 @@ ADMIN_KEY = "TRIMTAB_ADMIN_KEY"
 ARTIFACTS_FOLDER = "TRIMTAB_ARTIFACTS"
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
+DRAIN_SECONDS = 30.0
 DEFAULT_URL = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
 
 
@@ -76,7 +77,8 @@ class Settings:
 
     ``sites`` are hook points to instrument beyond those that the directory's policies use;
     ``state`` absent means a store that ends with the server; ``merge_layers`` are the decoder
-    layers that edits may be merged into.
+    layers that edits may be merged into; ``drain_seconds`` is how long what is under way may take
+    when the server is to end.
     """
 
     model: str
@@ -91,11 +93,14 @@ class Settings:
     merge_layers: tuple[int, ...] = ()
     events: EventRetention = field(default_factory=EventRetention)
     decisions: EventRetention = field(default_factory=EventRetention)
+    drain_seconds: float = DRAIN_SECONDS
 
     def __post_init__(self) -> None:
         """Refuse a port that is none and a policy directory that is not there."""
         if not 0 <= self.port <= 65535:
             raise SettingsError(f"port {self.port} is not between 0 and 65535")
+        if not 0 <= self.drain_seconds < float("inf"):
+            raise SettingsError(f"--drain-seconds {self.drain_seconds:g} is a time from 0 on")
         if self.policies is not None and not self.policies.is_dir():
             raise SettingsError(f"the policy directory {self.policies} is not there: make it first")
 

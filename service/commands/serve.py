@@ -14,6 +14,7 @@ from service.commands.output import CommandError, print_line
 from service.settings import (
     DEFAULT_HOST,
     DEFAULT_PORT,
+    DRAIN_SECONDS,
     Environment,
     Headroom,
     Settings,
@@ -68,6 +69,9 @@ def serve(
             "their weights is kept; on a CPU they are not packed)."
         ),
     ] = "",
+    drain_seconds: Annotated[
+        float, typer.Option(help="How long answers under way may take when the server ends.")
+    ] = DRAIN_SECONDS,
 ) -> None:
     """Serve a model, steered by the policies of a directory; every vLLM option is accepted too."""
     environment = Environment.read()
@@ -86,6 +90,7 @@ def serve(
         headroom=Headroom(rows, reads, writes, gates, ranks),
         sites=tuple(site for site in sites.split(",") if site),
         merge_layers=layers_of(merge_layers),
+        drain_seconds=drain_seconds,
     )
     options = with_demo_options(rest) if is_demo else rest
     _run(settings, options, is_demo, generated)

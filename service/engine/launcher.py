@@ -11,6 +11,8 @@ import socket
 import time
 from argparse import Namespace
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import uvloop
@@ -28,9 +30,11 @@ from vllm.renderers.chat_utils import load_chat_template
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from forward.tables import CapacityError
-from service.api.app import event_log, job_runner, wrap
+from service.api.app import decision_log, event_log, job_runner, wrap
+from service.api.drain import Drain
 from service.api.metrics import Metrics
 from service.api.observer import Observer
+from service.decisions import DecisionLog
 from service.directory import DirectoryState, watch
 from service.engine import mergecheck, servecheck
 from service.engine.adapters import adapter_names
@@ -39,6 +43,7 @@ from service.engine.engine import BootError, PolicyEngine, configure
 from service.engine.errors import MergeError, WeightsUnknownError
 from service.engine.refusals import RefusedOptionError
 from service.engine.slots import ActivationError
+from service.engine.stopping import EngineDiedError, Stopping
 from service.engine.tracks import Tracks
 from service.engine.watched import Watching
 from service.events import EventLog
@@ -46,6 +51,7 @@ from service.governor import REFUSED, Governor
 from service.job_runner import JobRunner
 from service.prepare import Prepared
 from service.prompting import Prompting, templated
+from service.store import Store
 
 BOOT_REFUSALS = (
     RefusedOptionError,
@@ -55,11 +61,15 @@ BOOT_REFUSALS = (
     ActivationError,
     MergeError,
     WeightsUnknownError,
+    EngineDiedError,
 )
 """What ``run`` refuses to serve with, beside the errors of the service itself."""
 
 POLL_SECONDS = 0.05
 RETRY_SECONDS = 5.0
+PROBE_SECONDS = 2.0
+THREADS = 32
+"""For what blocks: a database that does not answer holds several for seconds."""
 
 logger = logging.getLogger(__name__)
 
@@ -138,33 +148,88 @@ def prompting_of(prepared: Prepared, args: Namespace) -> Prompting:
     return prepared.prompting if given is None else templated(prepared.prompting, given)
 
 
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """What a server has beside its engine."""
+
+    metrics: Metrics
+    events: EventLog
+    decisions: DecisionLog
+    jobs: JobRunner
+    drain: Drain
+
+    @classmethod
+    def of(cls, prepared: Prepared, governor: Governor) -> "_Parts":
+        store, settings, metrics = prepared.store, prepared.settings, Metrics()
+        return cls(
+            metrics,
+            event_log(store, settings, metrics),
+            decision_log(store, settings, metrics),
+            job_runner(prepared, governor),
+            Drain(),
+        )
+
+    async def close(self) -> None:
+        await self.events.close()
+        await self.decisions.close()
+
+
 async def _serve(prepared: Prepared, args: Namespace, announce: Announce) -> None:
     started = time.monotonic()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
     listen_address, sock = setup_server(args, reuse_port=False)
     try:
         async with governed_engine(prepared, args) as (engine, governor, watching):
-            metrics = Metrics()
-            events = event_log(prepared.store, prepared.settings, metrics)
-            watching.sink = Observer(metrics, events)
-            jobs = job_runner(prepared, governor)
-            app = await _build_app(prepared, args, engine, governor, metrics, events, jobs)
-            jobs.start()
-            following = asyncio.create_task(_follow(governor, metrics))
-            telling = asyncio.create_task(_tell_when_ready(app, listen_address, started, announce))
+            parts = _Parts.of(prepared, governor)
+            watching.sink = Observer(parts.metrics, parts.events)
+            app = await _build_app(prepared, args, engine, governor, parts)
+            parts.jobs.start()
+            beside = (
+                _follow(governor, parts.metrics),
+                _mind(prepared.store),
+                _tell_when_ready(app, listen_address, started, announce),
+                _heed(app, engine, parts.drain, prepared.settings.drain_seconds),
+            )
+            tasks = [asyncio.create_task(work) for work in beside]
             stopped = await _listen(app, sock, args)
-            following.cancel()
-            telling.cancel()
-            await jobs.close()
-        await events.close()
+            for task in tasks:
+                task.cancel()
+            is_dead = engine.client.errored
+            await parts.jobs.close()
+        await parts.close()
         await stopped
     finally:
         sock.close()
         prepared.store.close()
+    if is_dead:
+        raise EngineDiedError("the engine died, and the server ended with it; the log says why")
+
+
+async def _heed(app: FastAPI, engine: PolicyEngine, drain: Drain, seconds: float) -> None:
+    """End the server at a signal, or once its engine is dead."""
+    stopping = Stopping(await _server_of(app), drain, seconds)
+    stopping.heed_signals()
+    await stopping.watch(lambda: engine.client.errored)
+
+
+async def _mind(store: Store) -> None:
+    """Keep what is known of the store's health fresh while nobody uses it."""
+    while True:
+        await asyncio.to_thread(store.probe)
+        await asyncio.sleep(PROBE_SECONDS)
+
+
+async def _server_of(app: FastAPI) -> Any:
+    """Return the HTTP server: ``serve_http`` makes it, and returns only when it has ended."""
+    while (server := getattr(app.state, "server", None)) is None:
+        await asyncio.sleep(POLL_SECONDS)
+    return server
 
 
 async def _tell_when_ready(app: FastAPI, address: str, started: float, announce: Announce) -> None:
-    """Announce once the server listens: vLLM's ``serve_http`` returns only when it has ended."""
-    while not getattr(getattr(app.state, "server", None), "started", False):
+    """Announce once the server listens."""
+    server = await _server_of(app)
+    while not server.started:
         await asyncio.sleep(POLL_SECONDS)
     announce(f"ready on {address} after {time.monotonic() - started:.0f} s")
 
@@ -174,9 +239,7 @@ async def _build_app(
     args: Namespace,
     engine: PolicyEngine,
     governor: Governor,
-    metrics: Metrics,
-    events: EventLog,
-    jobs: JobRunner,
+    parts: _Parts,
 ) -> FastAPI:
     client, door = engine.client, engine.door
     tasks = await client.get_supported_tasks()
@@ -191,11 +254,13 @@ async def _build_app(
         is_ready=lambda: not client.errored and not door.is_closed,
         capacities=prepared.capacities,
         api_keys=args.api_key or tuple(filter(None, [envs.VLLM_API_KEY])),
-        metrics=metrics,
-        events=events,
-        jobs=jobs,
+        metrics=parts.metrics,
+        events=parts.events,
+        decisions=parts.decisions,
+        jobs=parts.jobs,
         adapters=adapter_names(args),
         door=door,
+        drain=parts.drain,
     )
 
 

@@ -19,6 +19,10 @@ LOOK_SECONDS = 0.1
 logger = logging.getLogger(__name__)
 
 
+class EngineDiedError(RuntimeError):
+    """The engine died under its server."""
+
+
 class Stopping:
     """Ends one server, on the event loop that it runs on."""
 

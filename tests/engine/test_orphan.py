@@ -42,6 +42,7 @@ def test_children_of_a_killed_process_end_at_once(method: str) -> None:
     children = [psutil.Process(int(parent.stdout.readline())) for _ in range(2)]
     time.sleep(1)
     assert all(child.is_running() for child in children)
+    assert all(os.getpgid(child.pid) == child.pid for child in children), "no Ctrl-C reaches them"
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     gone, alive = psutil.wait_procs(children, timeout=10)
