@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from service.clock import SteadyClock
 from service.database import StoreError
 from service.keys import Key, KeyStore, KnownKey, parse_key
-from service.records import now
 
 MAX_AGE_SECONDS = 1.0
 """A key that another process revoked is valid here for no longer, while the store answers."""
@@ -30,7 +30,7 @@ class KeyRing:
 
     def __init__(self, store: KeyStore, clock: Callable[[], float] = time.monotonic) -> None:
         """Know nothing yet; ``clock`` counts seconds and never goes back."""
-        self._store, self._clock = store, clock
+        self._store, self._clock, self._day = store, clock, SteadyClock()
         self._known = _Reading()
         self._tried = float("-inf")
         self._task: asyncio.Task[None] | None = None
@@ -52,12 +52,12 @@ class KeyRing:
         known = self._known.keys.get(parsed[0]) if parsed is not None else None
         if parsed is None or known is None or not known.matches(parsed[1]):
             return None
-        return known.key if known.key.state(now()) == "live" else None
+        return known.key if known.key.state(self._at()) == "live" else None
 
     def is_live(self, key: str) -> bool:
         """Whether the key of an id is still one."""
         known = self._known.keys.get(key)
-        return known is not None and known.key.state(now()) == "live"
+        return known is not None and known.key.state(self._at()) == "live"
 
     async def fresh(self) -> None:
         """Read the store again if what is known is old.
@@ -89,7 +89,11 @@ class KeyRing:
 
     def status(self) -> dict[str, Any]:
         """Return how many keys are live, how old that is, and what is wrong, as JSON values."""
-        at = now()
+        at = self._at()
         live = sum(one.key.state(at) == "live" for one in self._known.keys.values())
         age = round(self._clock() - self._known.began, 3) if self.is_read else None
         return {"live": live, "age_seconds": age, "fault": self.fault}
+
+    def _at(self) -> str:
+        """Return now as rows keep it: a clock that is set back gives no key a longer life."""
+        return self._day.latest().isoformat(timespec="milliseconds")

@@ -9,6 +9,8 @@ from pathlib import Path
 from service.errors import ServiceError
 
 ADMIN_KEY = "TRIMTAB_ADMIN_KEY"
+KEY = "TRIMTAB_KEY"
+"""What the commands send, where it is not the admin key."""
 ARTIFACTS_FOLDER = "TRIMTAB_ARTIFACTS"
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
@@ -22,19 +24,22 @@ class SettingsError(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What the environment says; the key is kept out of ``repr``."""
+    """What the environment says; keys are kept out of ``repr``.
+
+    ``key`` is what the commands send to a server, the admin key unless another is given.
+    """
 
     admin_key: str | None = field(default=None, repr=False)
     artifacts_folder: Path | None = None
+    key: str | None = field(default=None, repr=False)
 
     @classmethod
     def read(cls, variables: Mapping[str, str] | None = None) -> "Environment":
         """Read the variables, those of the process unless given; an empty one counts as unset."""
         variables = os.environ if variables is None else variables
         folder = variables.get(ARTIFACTS_FOLDER)
-        return cls(
-            (variables.get(ADMIN_KEY) or "").strip() or None, Path(folder) if folder else None
-        )
+        admin, own = ((variables.get(name) or "").strip() or None for name in (ADMIN_KEY, KEY))
+        return cls(admin, Path(folder) if folder else None, own or admin)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import httpx
 
 from service.commands.output import CommandError
 from service.records import Revision
-from service.settings import ADMIN_KEY, DEFAULT_URL, Environment, is_loopback
+from service.settings import DEFAULT_URL, KEY, Environment, is_loopback
 from service.store import Store
 from service.views import detail, summary
 
@@ -53,8 +53,8 @@ class ServerSource:
     """Asks a running server."""
 
     def __init__(self, url: str, environment: Environment) -> None:
-        """Keep where the server is and the admin key."""
-        key = environment.admin_key
+        """Keep where the server is and the key to send."""
+        key = environment.key
         self._url = url.rstrip("/")
         try:
             self._client = httpx.Client(
@@ -96,7 +96,7 @@ class ServerSource:
                 "give --url or --state"
             ) from error
         if answer.status_code in (401, 403):
-            raise CommandError(f"{self._url} refused the key: set {ADMIN_KEY} to its admin key")
+            raise CommandError(f"{self._url} refused the key: set {KEY} to a key of it")
         return answer
 
 

@@ -172,7 +172,7 @@ def test_list_and_show_ask_a_server(
     url = ("--url", server)
     monkeypatch.delenv("TRIMTAB_ADMIN_KEY", raising=False)
     closed = call("policy", "list", *url)
-    assert (closed.code, "set TRIMTAB_ADMIN_KEY" in closed.err) == (1, True)
+    assert (closed.code, "set TRIMTAB_KEY" in closed.err) == (1, True)
     monkeypatch.setenv("TRIMTAB_ADMIN_KEY", "key")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     assert [p["name"] for p in call("policy", "list", *url, "--json").json] == ["a"]
