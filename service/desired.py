@@ -12,7 +12,6 @@ from monitors.calibration import Calibration
 from service.artifacts import ArtifactLibrary
 from service.bindings import Stacked, check_bindings
 from service.bound import Binder, Bound, Known, watched_anywhere
-from service.catalog import merge
 from service.compile import artifacts_of
 from service.directory import DirectoryState
 from service.documents import Document
@@ -106,7 +105,7 @@ def wanted_now(
     Args:
         store: Where what was active is recorded.
         library: Where artifacts are.
-        directory: The directory's state.
+        directory: The directory's state, where that is to be taken over.
         posted: Documents applied over the API; they mean the newest artifacts.
         edited: Documents of the API with a field changed; they keep the artifacts they had.
         restored: Revisions that are to be active again, as documents of the API; they mean the
@@ -116,21 +115,31 @@ def wanted_now(
         ArtifactError, StoreError: An artifact of the directory is damaged or cannot be kept.
     """
     beside = library.adopt(directory.artifacts_folder) if directory is not None else Library()
-    kept = {r.key: r for r in store.all_active() if r.owner == "api"}
+    # A directory that is given says all that it owns; else what was recorded of it stays.
+    owned = ("api",) if directory is not None else ("api", "directory")
+    kept = {r.key: r for r in store.all_active() if r.owner in owned}
     kept |= {r.key: r for r in restored}
-    from_api = [r.document() for r in kept.values()] + list(posted) + list(edited)
-    merged = merge(directory.documents if directory else [], from_api)
-    new: set[Key] = {document.key for document in (*posted, *edited)}
-    held = {d.key: library.pinned(kept[d.key].artifacts) for d in edited if d.key in kept}
-    return [
-        Wanted(
-            item.document,
-            item.owner,
-            kept[key].artifacts if item.owner == "api" and key not in new else None,
-            beside if item.owner == "directory" else held.get(key, Library()),
-        )
-        for key, item in merged.items()
-    ]
+    found = {key: _recorded(revision) for key, revision in kept.items()}
+    found |= {d.key: Wanted(d, "api", own=_held(d, kept, library)) for d in edited}
+    found |= {d.key: Wanted(d, "api") for d in posted}
+    if directory is not None:
+        found |= {d.key: Wanted(d, "directory", own=beside) for d in directory.documents}
+    return list(found.values())
+
+
+def wanted_of(revisions: Iterable[Revision]) -> list[Wanted]:
+    """Return what is to be active where another server has made these revisions so."""
+    return [_recorded(revision) for revision in revisions]
+
+
+def _recorded(revision: Revision) -> Wanted:
+    return Wanted(revision.document(), revision.owner, revision.artifacts)
+
+
+def _held(document: Document, kept: Mapping[Key, Revision], library: ArtifactLibrary) -> Library:
+    """Return what an edited document goes on to mean."""
+    known = kept.get(document.key)
+    return library.pinned(known.artifacts) if known is not None else Library()
 
 
 def compile_desired(

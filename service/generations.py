@@ -1,6 +1,6 @@
 """The generation: how often what is active was changed, and the digest of all that is."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 from service.digest import content_digest
 from service.errors import ServiceError
 from service.records import Revision, now, revision_of
-from service.tables import active, generations, revisions
+from service.tables import active, generations, halts, revisions
 
 _ROW = 1
 
@@ -26,12 +26,32 @@ class ConflictError(ServiceError):
         self.expected, self.found = expected, found
 
 
+class StaleStoreError(ServiceError):
+    """A store that has gone back: generations only rise."""
+
+    def __init__(self, active: int, found: int) -> None:
+        """Say which generation is active and which the store has."""
+        super().__init__(
+            f"the store is at generation {found}, and {active} is active here: it was restored "
+            "from an older copy. What is active stays so; restart the servers to take over the copy"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """The number rises by one with each change, and ``digest`` is that of what is active then."""
 
     number: int
     digest: str
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Snapshot:
+    """What was active at one moment: the revisions, and why canaries were ended, by digest."""
+
+    generation: Generation
+    revisions: tuple[Revision, ...]
+    halts: Mapping[str, str]
 
 
 def bundle_digest(revisions: Iterable[Revision]) -> str:
@@ -55,6 +75,13 @@ def current(connection: Connection) -> Generation:
     """Return the generation; number 0 before the first change."""
     row = connection.execute(sa.select(generations.c.generation, generations.c.digest)).first()
     return Generation(0, bundle_digest(())) if row is None else Generation(*row)
+
+
+def snapshot(connection: Connection) -> Snapshot:
+    """Return what is active, all of one moment."""
+    ended = connection.execute(sa.select(halts.c.canary, halts.c.reason))
+    found = {row.canary: row.reason for row in ended}
+    return Snapshot(current(connection), active_revisions(connection), found)
 
 
 def check(connection: Connection, expected: int | None) -> None:

@@ -18,7 +18,14 @@ from service.decisions import DecisionStore
 from service.digest import canonical_json
 from service.documents import Document
 from service.events import EventStore
-from service.generations import Generation, active_revisions, check, current
+from service.generations import (
+    Generation,
+    Snapshot,
+    active_revisions,
+    check,
+    current,
+    snapshot,
+)
 from service.halts import HaltStore
 from service.health import Health
 from service.jobs import JobStore
@@ -196,9 +203,7 @@ class Store:
     def snapshot(self) -> Snapshot:
         """Return what is active, all of one moment."""
         with self._database.read() as connection:
-            return Snapshot(
-                current(connection), active_revisions(connection), ended_canaries(connection)
-            )
+            return snapshot(connection)
 
     def check_generation(self, expected: int | None) -> None:
         """Refuse early what ``activate`` would refuse; None is any generation.

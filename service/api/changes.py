@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 
 from service.api.errors import HttpError
 from service.api.keys import caller_of
-from service.governor import Applied
+from service.publisher import Applied
 
 _ETAG = re.compile(r'"([0-9]{1,18})"')
 

@@ -13,7 +13,7 @@ def stamp_of(world: World) -> Stamp:
 
 
 def rows_of(world: World, name: str) -> tuple[int, ...]:
-    active = world.governor._active
+    active = world.governor._publisher.active
     return active.policies[active.catalog.binding.mandatory, name].placement.rows
 
 

@@ -135,7 +135,8 @@ async def test_a_plan_of_what_the_directory_owns_names_its_file(tmp_path):
         assert found["refused"]["code"] == "owned_by_directory"
         assert "a.yaml" in found["refused"]["message"]
         assert found["documents"][0]["differences"] == [
-            {"path": "spec.steer[0].coefficient", "before": 0.5, "after": 2.0}
+            {"path": "spec.steer[0].coefficient", "before": 0.5, "after": 2.0},
+            {"path": "owner", "before": "directory", "after": "api"},
         ]
         back = await send(world, "policies/formal/rollback")
         assert back.status_code == 409
