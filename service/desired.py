@@ -118,7 +118,7 @@ def wanted_now(
     # A directory that is given says all that it owns; else what was recorded of it stays.
     owned = ("api",) if directory is not None else ("api", "directory")
     kept = {r.key: r for r in store.all_active() if r.owner in owned}
-    kept |= {r.key: r for r in restored}
+    kept |= {r.key: replace(r, owner="api") for r in restored}
     found = {key: _recorded(revision) for key, revision in kept.items()}
     found |= {d.key: Wanted(d, "api", own=_held(d, kept, library)) for d in edited}
     found |= {d.key: Wanted(d, "api") for d in posted}

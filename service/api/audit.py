@@ -2,16 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.errors import HttpError
 from service.api.server import Server
-from service.audit import MAX_LISTED, Entry, parse_anchor
-from service.audit_chain import Verification
+from service.audit import MAX_LISTED, parse_anchor
+from service.audit_views import page_view, verification_view
 
 _MAX_NUMBER = 1 << 62
 
@@ -35,25 +33,6 @@ class AuditRoutes:
         given = request.query_params.get("anchor")
         anchor = parse_anchor(given) if given is not None else None
         return JSONResponse(verification_view(await asyncio.to_thread(self._log.verify, anchor)))
-
-
-def page_view(entries: tuple[Entry, ...], limit: int) -> dict[str, Any]:
-    """Return entries as JSON values, with the number to go on before; null at the end."""
-    is_more = len(entries) == limit and entries[-1].seq > 1
-    return {
-        "entries": [asdict(entry) for entry in entries],
-        "next": entries[-1].seq if is_more else None,
-    }
-
-
-def verification_view(found: Verification) -> dict[str, Any]:
-    """Return what a check found as JSON values; ``anchor`` is the last row that holds."""
-    return {
-        "ok": found.bad is None,
-        "rows": found.rows,
-        "anchor": str(found.last),
-        "bad": asdict(found.bad) if found.bad is not None else None,
-    }
 
 
 def _paging(query: Mapping[str, str]) -> tuple[int | None, int]:

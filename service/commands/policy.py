@@ -8,6 +8,7 @@ import typer
 
 from service.assignment import parse_assignments
 from service.bindings import BindingError, check_references
+from service.commands import policy_changes
 from service.commands.output import AsJson, print_error, print_json, print_line, print_table
 from service.commands.source import open_server, open_source
 from service.documents import Document, DocumentsError, Problem, load_paths
@@ -15,6 +16,14 @@ from service.explain import did_you_mean
 from service.schemas import Binding, Policy, json_schema
 
 app = typer.Typer(help="Check policy files; look at and change policies.", no_args_is_help=True)
+
+for change in (
+    policy_changes.plan,
+    policy_changes.apply,
+    policy_changes.rollback,
+    policy_changes.remove,
+):
+    app.command()(change)
 
 State = Annotated[str | None, typer.Option("--state", help="Read this store, without a server.")]
 Url = Annotated[str | None, typer.Option("--url", help="Ask the server at this URL.")]

@@ -95,7 +95,7 @@ class ServerSource:
                 f"no answer from {self._url} ({error}): start a server with 'trimtab serve', or "
                 "give --url or --state"
             ) from error
-        if answer.status_code in (401, 403):
+        if answer.status_code == 401:
             raise CommandError(f"{self._url} refused the key: set {KEY} to a key of it")
         return answer
 

@@ -1,12 +1,15 @@
-"""Documents that tests build on."""
+"""Documents, places of stores and the command line, for all tests of the service."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from service import cli
 from service.documents import Document, parse_content
+from tests.service.commanding import Call, Done
 from tests.service.places import StorePlace
 
 PolicyMaker = Callable[..., Document]
@@ -66,3 +69,20 @@ def policy() -> PolicyMaker:
 def binding() -> PolicyMaker:
     """Return a function that makes the default binding of fields of its spec."""
     return _binding
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Return a function that runs the program."""
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["trimtab", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        captured = capsys.readouterr()
+        return Done(code, captured.out, captured.err)
+
+    return run

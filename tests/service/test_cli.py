@@ -4,7 +4,6 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType
@@ -13,51 +12,17 @@ from typing import Annotated, Any
 import pytest
 import typer
 
-from service import cli
 from service.activation import By
 from service.documents import Document
 from service.store import Store
 from service.views import detail, summary
+from tests.service.commanding import Call
 
 Make = Callable[..., Document]
 FILE = (
     "apiVersion: trimtab/v1\nkind: Policy\nmetadata: {name: a}\nspec: {mode: off}\n---\n"
     "apiVersion: trimtab/v1\nkind: Binding\nmetadata: {name: default}\nspec: {policy: a}\n"
 )
-
-
-@dataclass
-class Done:
-    """How a call ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Standard output as JSON."""
-        return json.loads(self.out)
-
-
-Call = Callable[..., Done]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Return a function that runs the program."""
-
-    def run(*arguments: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["trimtab", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        captured = capsys.readouterr()
-        return Done(code, captured.out, captured.err)
-
-    return run
 
 
 def test_validate_a_folder(call: Call, tmp_path: Path) -> None:

@@ -1,0 +1,75 @@
+"""What the commands that change policies ask of a running server."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from service.commands.output import CommandError
+from service.commands.source import CHANGE_SECONDS, ServerSource
+from service.documents import Document
+from service.settings import DEFAULT_URL, Environment
+
+POLL_SECONDS = 0.2
+
+Json = dict[str, Any]
+
+
+class PolicyServer(ServerSource):
+    """Plans and makes changes, and waits until they are served."""
+
+    @classmethod
+    def at(cls, url: str | None) -> "PolicyServer":
+        """Return the server at a URL, the default one unless given."""
+        return cls(url or DEFAULT_URL, Environment.read())
+
+    def plan(self, documents: Sequence[Document]) -> Json:
+        """Return what applying documents would do."""
+        return self._change("POST", "policies/plan", None, content=_text(documents))
+
+    def apply(self, documents: Sequence[Document], generation: int | None) -> Json:
+        """Apply documents, for a generation if one is given, and return what that did."""
+        return self._change("POST", "policies", generation, content=_text(documents))
+
+    def rollback(self, name: str, revision: int | None, generation: int | None) -> Json:
+        """Make an earlier revision of a policy a new one, and return what that did."""
+        body = {} if revision is None else {"revision": revision}
+        return self._change("POST", f"policies/{name}/rollback", generation, json=body)
+
+    def remove(self, name: str, generation: int | None) -> Json:
+        """Remove a policy and return what that did."""
+        return self._change("DELETE", f"policies/{name}", generation)
+
+    def bindings(self) -> list[Json]:
+        """Return every binding that is written."""
+        return self._ask("GET", "bindings")["bindings"]
+
+    def binding(self, name: str) -> Json:
+        """Return one binding in detail."""
+        return self._ask("GET", f"bindings/{name}")
+
+    def wait(
+        self, generation: int, seconds: float, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Return once a generation, or a later one, is served.
+
+        Raises:
+            CommandError: It is not in time; says which is.
+        """
+        limit = now() + seconds
+        while (served := self._ask("GET", "status")["generation"]) < generation:
+            if now() >= limit:
+                raise CommandError(
+                    f"generation {generation} is recorded, but after {seconds:g} s "
+                    f"{served} is served: 'trimtab policy apply --wait' again to go on waiting"
+                )
+            time.sleep(POLL_SECONDS)
+
+    def _change(self, method: str, path: str, generation: int | None, **more: Any) -> Json:
+        headers = {} if generation is None else {"If-Match": f'"{generation}"'}
+        return self._ask(method, path, headers=headers, timeout=CHANGE_SECONDS, **more)
+
+
+def _text(documents: Sequence[Document]) -> str:
+    """Return documents as one text of YAML; JSON is YAML."""
+    return "\n---\n".join(json.dumps(document.content) for document in documents)
