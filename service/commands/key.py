@@ -25,6 +25,12 @@ Url = Annotated[str | None, typer.Option("--url", help="Ask the server at this U
 Which = Annotated[str, typer.Argument(help="The key's id, or the name of a live one.")]
 
 _PERIOD = re.compile(r"([1-9][0-9]{0,5})([smhdw])")
+_UNITS = {
+    "requests_per_minute": "/min",
+    "concurrent": " at once",
+    "max_body_bytes": " B",
+    "max_seconds": " s",
+}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
@@ -76,7 +82,7 @@ def list_keys(
     if as_json:
         print_json(shown)
         return
-    columns = ("key", "id", "role", "tenant", "state", "expires", "limits", "made by")
+    columns = ("key", "id", "role", "tenant", "state", "expires", "limits")
     print_table(columns, [_row(key) for key in shown])
 
 
@@ -135,14 +141,13 @@ def _print_issued(issued: dict[str, Any], as_json: bool) -> None:
 
 
 def _row(key: dict[str, Any]) -> tuple[str, ...]:
-    limits = " ".join(f"{name}={value:g}" for name, value in key["limits"].items())
+    limits = ", ".join(f"{value:g}{_UNITS[name]}" for name, value in key["limits"].items())
     return (
         key["name"],
         key["id"],
         key["role"],
         key["tenant"] or "",
         key["state"] if key["replaced_by"] is None else f"{key['state']}, replaced",
-        key["expires_at"] or "never",
+        "never" if key["expires_at"] is None else key["expires_at"][:16],
         limits or "none",
-        key["created_by"],
     )

@@ -13,7 +13,7 @@ from service.keys import parse_key
 from service.store import Store
 from tests.service.api.world import KEY, build
 from tests.service.commanding import Call
-from tests.service.http import served_world
+from tests.service.serving import served_world
 
 
 @pytest.fixture(params=["--state", "--url"])
@@ -30,7 +30,9 @@ def to(
         yield ("--url", url)
 
 
-def test_a_key_from_start_to_end(call: Call, to: tuple[str, str]) -> None:
+def test_a_key_from_start_to_end(
+    call: Call, to: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     limits = ("--requests-per-minute", "60", "--max-seconds", "1.5")
     made = call("key", "create", "ci", "--role", "viewer", "--tenant", "acme", *limits, *to)
     identity, secret = parse_key(made.out.strip()) or ("", "")
@@ -40,8 +42,9 @@ def test_a_key_from_start_to_end(call: Call, to: tuple[str, str]) -> None:
     [listed] = call("key", "list", *to, "--json").json
     assert (listed["id"], listed["role"], listed["tenant"]) == (identity, "viewer", "acme")
     assert listed["limits"] == {"requests_per_minute": 60, "max_seconds": 1.5}
+    monkeypatch.setenv("COLUMNS", "120")
     table = call("key", "list", *to)
-    assert identity in table.out and secret not in table.out
+    assert identity in table.out and "60/min, 1.5 s" in table.out and secret not in table.out
 
     again = call("key", "create", "ci", *to)
     assert (again.code, again.out) == (1, "") and "is called 'ci' already" in again.err
