@@ -13,6 +13,7 @@ from forward.families import model_shape
 from forward.hookpoints import HookPoint
 from forward.site import Capacity
 from service.engine.adapters import keep_adapters, refuse_prompt_logprobs
+from service.engine.books import OwnBooks
 from service.engine.channel import MAX_MESSAGES, ScoreReceiver
 from service.engine.door import Door
 from service.engine.generate import Generate, StampedGenerate
@@ -86,9 +87,9 @@ class PolicyEngine:
         self.door = Door()
         self._check = refuse_prompt_logprobs if config.lora_config is not None else None
         self.merger = Merger(client, self._call, self.door, trimtab["merge_layers"])
-        self.slots = Slots(
-            Allocator(self.shape.d_model, capacities, gates, self.shape.d_mlp), self._write
-        )
+        allocator = Allocator(self.shape.d_model, capacities, gates, self.shape.d_mlp)
+        self.books = OwnBooks(allocator, self._write)
+        self.slots = Slots(self.books)
         self.plain_generate: Generate = client.generate
 
     async def watch(self, tracks: Tracks) -> ScoreReceiver:

@@ -3,23 +3,15 @@
 A slot belongs to an active program, not to a request: how many are needed depends on how many
 policies are active. Activation books rows, writes them on every rank and only then hands out the
 slot; retirement frees rows when the last request that holds the slot lets go. One event loop owns
-the books, so no lock guards them; ``place`` and writing are serialised by a lock of their own.
+the slots, so no lock guards them.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from forward.allocation import Allocator, Placement
+from forward.allocation import Placement
 from forward.program import Program
-from service.engine.wire import TableUpdate, table_digest
-
-Write = Callable[[TableUpdate], Awaitable[Sequence[str]]]
-"""Writes an update on all ranks and returns the table digest of each."""
-
-
-class ActivationError(RuntimeError):
-    """Ranks disagree on what their tables hold; nothing may be served on them."""
+from service.engine.books import ActivationError, Books
 
 
 @dataclass(eq=False)
@@ -32,33 +24,30 @@ class Slot:
 
 
 class Slots:
-    """All slots of one engine."""
+    """All slots that one process has of an engine."""
 
-    def __init__(self, allocator: Allocator, write: Write) -> None:
-        """Keep slots on ``allocator``'s books; ``write`` reaches every rank."""
-        self._allocator, self._write = allocator, write
-        self._lock = asyncio.Lock()
-        self._rows: dict[int, str] = {}
-        self._reads: dict[int, str] = {}
+    def __init__(self, books: Books) -> None:
+        """Keep slots on the engine's books."""
+        self._books = books
         self._live: list[Slot] = []
 
     @property
     def used(self) -> dict[str, int]:
         """Indices in use by table name."""
-        return self._allocator.used
+        return self._books.used
 
     @property
     def size(self) -> dict[str, int]:
         """Indices there are by table name."""
-        return self._allocator.size
+        return self._books.size
 
-    def check_all(self, programs: Iterable[Program]) -> None:
+    async def check_all(self, programs: Iterable[Program]) -> None:
         """Refuse programs that cannot all be placed beside what is held now; nothing is written.
 
         Raises:
-            CapacityError: As ``place``.
+            CapacityError, ActivationError: As ``place``.
         """
-        self._allocator.check_all(programs)
+        await self._books.check_all(programs)
 
     @property
     def draining(self) -> int:
@@ -70,16 +59,9 @@ class Slots:
 
         Raises:
             CapacityError: It does not fit; nothing was written.
-            ActivationError: The ranks' tables differ afterwards.
+            ActivationError: The ranks' tables differ afterwards, or nobody keeps the books.
         """
-        async with self._lock:
-            placement = self._allocator.place(program)
-            try:
-                await self._write_rows(placement)
-            except BaseException:
-                self._allocator.release(program)
-                raise
-        slot = Slot(placement)
+        slot = Slot(await self._books.place(program))
         self._live.append(slot)
         return slot
 
@@ -103,21 +85,4 @@ class Slots:
     def _free_if_unused(self, slot: Slot) -> None:
         if slot.is_retired and not slot.users:
             self._live.remove(slot)
-            self._allocator.release(slot.placement.program)
-
-    async def _write_rows(self, placement: Placement) -> None:
-        if not placement.patches:
-            return
-        contents = zip(placement.rows, placement.program.contents, strict=True)
-        new = {row: content.digest for row, content in contents if row}
-        reads = {column: read for (_, read), column in placement.columns.items()}
-        self._rows.update(new)
-        self._reads.update(reads)
-        update = TableUpdate(placement.patches, new, placement.gates, reads)
-        digests = await self._write(update)
-        expected = table_digest(self._rows, self._reads)
-        if set(digests) != {expected}:
-            raise ActivationError(
-                f"after writing rows {sorted(new)} the ranks report table digests "
-                f"{sorted(set(digests))}, expected {expected}: the tables are not what was applied"
-            )
+            self._books.release(slot.placement.program)

@@ -19,6 +19,7 @@ from service.api.app import wrap
 from service.api.metrics import Metrics
 from service.artifacts import ArtifactLibrary
 from service.edit_jobs import EditWork
+from service.engine.books import OwnBooks
 from service.engine.slots import Slots
 from service.governor import Governor
 from service.job_runner import JobRunner
@@ -68,7 +69,7 @@ async def edit_world(
     ranks = Ranks(make_sites(D_MODEL, capacities, d_mlp=D_MLP))
     model = model_fingerprint(checkpoint)
     with Store.open(str(folder)) as store:
-        slots = Slots(Allocator(D_MODEL, capacities, 4, D_MLP), ranks.write)
+        slots = Slots(OwnBooks(Allocator(D_MODEL, capacities, 4, D_MLP), ranks.write))
         governor = Governor(slots, store, ArtifactLibrary(store), model)
         await governor.start(None)
         work = EditWork(store, checkpoint, model.digest, governor.apply)

@@ -18,6 +18,7 @@ from monitors import calibration_card, probe_card, sae_card
 from monitors.calibration import Calibration
 from service.artifacts import ArtifactLibrary
 from service.directory import load_directory
+from service.engine.books import OwnBooks
 from service.engine.lease import Lease
 from service.engine.slots import Slots
 from service.governor import Governor
@@ -341,7 +342,7 @@ async def test_a_restart_finds_everything_as_it_was(world: World):
     await add(world, calibrated(n=99))
     capacities = {post(k): Capacity(24, 4, 4) for k in range(4)}
     ranks = Ranks({point: Site(16, capacity) for point, capacity in capacities.items()})
-    slots = Slots(Allocator(16, capacities, 4), ranks.write)
+    slots = Slots(OwnBooks(Allocator(16, capacities, 4), ranks.write))
     library = ArtifactLibrary(world.store)
     again = Governor(slots, world.store, library, CONDITIONS.model, PROMPTING)
     await again.start(None)

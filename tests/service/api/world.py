@@ -25,6 +25,7 @@ from service.api.middleware import PolicyMiddleware
 from service.api.server import Server
 from service.artifacts import ArtifactLibrary
 from service.documents import parse_content
+from service.engine.books import OwnBooks
 from service.engine.lease import CURRENT_LEASE
 from service.engine.slots import Slots
 from service.engine.wire import TableUpdate, table_digest
@@ -148,7 +149,7 @@ async def build(
         artifact = to_artifact(random_direction(seed, D, N, name=name, defaults=Defaults((2,))))
         path = artifact.save(store.artifacts_folder)
         store.add_artifact(path, artifact.card)
-    slots = Slots(Allocator(D, capacities, gates), ranks.write)
+    slots = Slots(OwnBooks(Allocator(D, capacities, gates), ranks.write))
     model = ModelFingerprint(MODEL, "llama", D, N)
     governor = Governor(slots, store, ArtifactLibrary(store), model, prompting)
     await governor.start(None)
