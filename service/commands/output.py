@@ -13,6 +13,8 @@ from rich.table import Table
 
 from service.errors import ServiceError
 
+_PIPE_WIDTH = 10_000
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -58,4 +60,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         table.add_row(*row)
-    Console(markup=False, highlight=False).print(table)
+    # What reads a pipe gets whole values; only a terminal has an edge to fold them at.
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    Console(markup=False, highlight=False, width=width).print(table)
