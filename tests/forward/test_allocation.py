@@ -180,3 +180,21 @@ def test_any_history_leaves_every_live_program_readable(history):
     for _, program, _ in live:
         books.release(program)
     assert set(books.used.values()) == {0}
+
+
+def test_programs_are_tried_together_and_the_books_stay_as_they_are():
+    books = allocator(rows=4, reads=2, writes=2)
+    held = everywhere(pre=ablation(1))
+    books.place(held)
+    before, size = books.used, books.size
+    assert (size["rows"], size[f"reads at {PRE}"], size[f"writes at {POST}"]) == (3, 2, 8)
+    books.check_all([held, everywhere(pre=ablation(2)), everywhere(post=offset(3))])
+    assert (books.used, books.size) == (before, size)
+    for too_many in (
+        [everywhere(pre=ablation(2)), everywhere(pre=ablation(3))],
+        [everywhere(post=offset(n)) for n in range(3)],
+    ):
+        with pytest.raises(CapacityError, match="left"):
+            books.check_all(too_many)
+        assert books.used == before
+    assert books.place(everywhere(pre=ablation(2))).rows == (2, 2, 2)
