@@ -11,6 +11,7 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Send
 
+from service.api.broken import last_words
 from service.api.endings import Events, MessagesRoute, Object, route_of
 from service.api.server import IsReady
 from service.api.sse import EventStream
@@ -75,6 +76,7 @@ class InferenceAnswer:
         self._held_start: Message | None = None
         self._json: list[bytes] = []
         self._stream: EventStream | None = None
+        self._path, self._is_stream, self._last = path, False, b""
         self.status: int | None = None
         self.is_whole = False
 
@@ -98,14 +100,21 @@ class InferenceAnswer:
             named["x-trimtab-digest"] = self._lease.digest
             if not kind.startswith("text/event-stream"):
                 named["x-trimtab-verdict"] = self._report.header()
+        self._is_stream = self.status == 200 and kind.startswith("text/event-stream")
         if self.status == 200 and kind.startswith("application/json") and self._changes_json():
             self._held_start = message
             return
-        if self.status == 200 and kind.startswith("text/event-stream") and self._changes_stream():
+        if self._is_stream and self._changes_stream():
             finish = self._with_object if self._describe is not None else None
             self._stream = EventStream(self._change, finish)
             del MutableHeaders(raw=headers)["content-length"]
         await self._send(message)
+
+    async def break_off(self, reason: str) -> None:
+        """End a stream that was begun and will not be finished with an error that says why."""
+        if self._is_stream and not self.is_whole:
+            words = last_words(self._path, reason, self._last)
+            await self._send({"type": "http.response.body", "body": words, "more_body": False})
 
     def _changes_json(self) -> bool:
         """Whether a JSON answer is changed: by now all of it is made."""
@@ -131,6 +140,7 @@ class InferenceAnswer:
 
     async def _body(self, message: Message) -> None:
         body, more = bytes(message.get("body", b"")), bool(message.get("more_body", False))
+        self._last = body or self._last
         if self._held_start is not None:
             self._json.append(body)
             if not more:

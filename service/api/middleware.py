@@ -198,6 +198,8 @@ class PolicyMiddleware:
             outcome = _outcome(answer)
             self._server.metrics.request(asked.selection, outcome)
             self._record(deciding, report, answer.status, outcome)
+            if reasons := self._server.unready():
+                await answer.break_off("; ".join(reasons))
 
     def _record(
         self, deciding: Deciding, report: RequestReport, status: int | None, outcome: str
