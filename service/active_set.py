@@ -47,6 +47,7 @@ class ActiveSet:
             tuple(policy.label for policy in selection.policies),
             selection_digest(selection, self.merged),
             self.watching.request(selection) if self.watching is not None else (),
+            selection.tenant,
         )
 
 

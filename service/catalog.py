@@ -97,12 +97,13 @@ Named = Mapping[str, PolicyRevision] | Mapping[str, MonitorRevision] | Mapping[s
 class Catalog:
     """Policies, monitors, edit sets and bindings by name.
 
-    ``generation`` only grows.
+    ``generation`` only grows; ``digest`` is that of the documents with the artifacts they mean.
     """
 
     policies: Mapping[str, PolicyRevision] = field(default_factory=lambda: MappingProxyType({}))
     bindings: Bindings = field(default_factory=Bindings)
     generation: int = 0
+    digest: str = ""
     monitors: Mapping[str, MonitorRevision] = field(default_factory=lambda: MappingProxyType({}))
     edits: Mapping[str, EditSetRevision] = field(default_factory=lambda: MappingProxyType({}))
 

@@ -17,7 +17,7 @@ from service.catalog import advance
 from service.desired import Desired, Wanted, compile_desired, wanted_now, wanted_of
 from service.directory import DirectoryState
 from service.documents import Document
-from service.generations import ConflictError, StaleStoreError
+from service.generations import ConflictError, StaleStoreError, bundle_digest
 from service.prompting import Prompting
 from service.publisher import Applied, Publisher
 from service.records import Revision
@@ -87,7 +87,8 @@ class Changer:
                 self._publisher.active.catalog, snapshot.revisions, snapshot.halts
             )
             number = snapshot.generation.number
-            return Applied(replace(advanced, generation=number), changes)
+            digest = bundle_digest(snapshot.revisions)
+            return Applied(replace(advanced, generation=number, digest=digest), changes)
 
         await self._publisher.publish(desired, record)
         return True
@@ -122,4 +123,5 @@ class Changer:
         )
         gone = {r.key for r in self._store.all_active()} - {r.key for r in revisions}
         generation = self._store.activate(by, revisions, gone)
-        return Applied(replace(advanced, generation=generation.number), changes)
+        digest = bundle_digest(revisions)
+        return Applied(replace(advanced, generation=generation.number, digest=digest), changes)

@@ -40,6 +40,7 @@ class Selection:
         binding: The binding that decided.
         stack: The names of all that is mandatory, those that are off among them.
         side: Which side of the binding's canary the request is on; None where it touches nothing.
+        tenant: Whose key the request came with; empty for nobody's in particular.
     """
 
     mandatory: tuple[PolicyRevision, ...]
@@ -48,6 +49,7 @@ class Selection:
     binding: BindingRevision = field(default_factory=BindingRevision)
     stack: Stacked = ()
     side: Side | None = None
+    tenant: str = ""
 
     @property
     def applied(self) -> bool:
@@ -100,7 +102,7 @@ def select(
     operators = (catalog.policies[name] for name in stack)
     mandatory = tuple(policy for policy in operators if policy.spec.mode != "off")
     scale = _strength(chosen, strength, binding.spec.strength)
-    return Selection(mandatory, chosen, scale, binding, stack, side)
+    return Selection(mandatory, chosen, scale, binding, stack, side, caller.tenant or "")
 
 
 def choices(catalog: Catalog, caller: Caller = ANONYMOUS) -> tuple[PolicyRevision, ...]:

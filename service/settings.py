@@ -83,7 +83,7 @@ class Settings:
     ``sites`` are hook points to instrument beyond those that the directory's policies use;
     ``state`` absent means a store that ends with the server; ``merge_layers`` are the decoder
     layers that edits may be merged into; ``drain_seconds`` is how long what is under way may take
-    when the server is to end.
+    when the server is to end; ``min_generation`` is the oldest state of the store to serve.
     """
 
     model: str
@@ -99,6 +99,7 @@ class Settings:
     events: EventRetention = field(default_factory=EventRetention)
     decisions: EventRetention = field(default_factory=EventRetention)
     drain_seconds: float = DRAIN_SECONDS
+    min_generation: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a port that is none and a policy directory that is not there."""

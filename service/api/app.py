@@ -21,6 +21,7 @@ from service.governor import Governor
 from service.job_runner import JobRunner
 from service.keyring import KeyRing
 from service.prepare import Prepared
+from service.reconcile import Reconciler
 from service.settings import Settings, is_loopback
 from service.store import Store
 
@@ -45,6 +46,12 @@ def job_runner(prepared: Prepared, governor: Governor) -> JobRunner:
     return JobRunner(store.jobs(), work, store.artifacts_folder / JOBS_FOLDER)
 
 
+def _waits(governor: Governor, least: int) -> str | None:
+    """Return why requests are not served yet if a newer generation is waited for."""
+    found = governor.catalog.generation
+    return None if found >= least else f"generation {found} is active, and {least} is waited for"
+
+
 def wrap(
     app: FastAPI,
     governor: Governor,
@@ -63,6 +70,7 @@ def wrap(
     door: Door | None = None,
     drain: Drain | None = None,
     reasons: Iterable[Reason] = (),
+    reconciler: Reconciler | None = None,
 ) -> FastAPI:
     """Add the HTTP layer to an application, outside all that it has, and return it.
 
@@ -85,6 +93,7 @@ def wrap(
         door: What the engine's requests pass; one of its own unless given.
         drain: What refuses requests at the end; one of its own unless given.
         reasons: What else may keep requests from being served, for ``/readyz``.
+        reconciler: What follows the store, run by the caller; one that is not run unless given.
     """
     metrics = metrics or Metrics()
     server = Server(
@@ -98,11 +107,12 @@ def wrap(
         is_ready,
         dict(capacities or {}),
         CanaryWatch(governor),
+        reconciler or Reconciler(governor, store.replicas()),
         jobs,
         tuple(adapters),
         door or Door(),
         drain or Drain(),
-        tuple(reasons),
+        (*reasons, lambda: _waits(governor, settings.min_generation)),
     )
     # Not add_middleware: vLLM's build_app has built the stack already, and then it is refused.
     inner = app.middleware_stack or app.build_middleware_stack()

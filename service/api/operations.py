@@ -78,6 +78,7 @@ def operations_app(server: Server) -> Starlette:
             _route("decisions", decisions.all, ["GET"]),
             _route("decisions/{id:path}", decisions.one, ["GET"]),
             _route("status", status.status, ["GET"]),
+            _route("replicas", status.replicas, ["GET"]),
             _route("keys", keys.all, ["GET"]),
             _route("keys", keys.create, ["POST"]),
             _route("keys/{id}", keys.one, ["GET"]),

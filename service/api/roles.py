@@ -64,6 +64,7 @@ PERMISSIONS: tuple[Permission, ...] = (
     _under("decisions", GET="viewer"),
     _under("decisions/{id:path}", GET="viewer"),
     _under("status", GET="viewer"),
+    _under("replicas", GET="viewer"),
     _under("keys", GET="admin", POST="admin"),
     _under("keys/{id}", GET="admin", DELETE="admin"),
     _under("keys/{id}/rotate", POST="admin"),

@@ -15,6 +15,7 @@ from service.engine.door import Door
 from service.events import EventLog
 from service.governor import Governor
 from service.job_runner import JobRunner
+from service.reconcile import Reconciler
 from service.store import Store
 
 IsReady = Callable[[], bool]
@@ -38,6 +39,7 @@ class Server:
         is_ready: Whether the engine lives.
         capacities: The sites and their sizes, fixed at start.
         canaries: What is counted of canaries, and what ends them.
+        reconciler: What follows the store, and knows the other servers.
         jobs: What runs long work; none where there is no model to work on.
         adapters: The names of LoRA adapters, each a model to clients.
         door: What requests pass, and wait at while weights change.
@@ -56,6 +58,7 @@ class Server:
     is_ready: IsReady
     capacities: Mapping[HookPoint, Capacity]
     canaries: CanaryWatch
+    reconciler: Reconciler
     jobs: JobRunner | None = None
     adapters: tuple[str, ...] = ()
     door: Door = field(default_factory=Door)

@@ -40,6 +40,7 @@ class StatusRoutes:
                 "reasons": list(server.unready()),
                 "store": asdict(server.store.health),
                 "version": _version(),
+                "replica": server.reconciler.name,
                 "served_names": list(server.served_names),
                 "adapters": list(server.adapters),
                 "keys": server.keys.ring.status(),
@@ -47,6 +48,10 @@ class StatusRoutes:
                 "capacity": status["capacity"] | {"sites": self._sites()},
             }
         )
+
+    async def replicas(self, request: Request) -> Response:
+        """List the servers of the store, each with the generation that it serves."""
+        return JSONResponse({"replicas": self._server.reconciler.shown()})
 
     def _sites(self) -> dict[str, Any]:
         return {

@@ -72,6 +72,9 @@ def serve(
     drain_seconds: Annotated[
         float, typer.Option(help="How long answers under way may take when the server ends.")
     ] = DRAIN_SECONDS,
+    min_generation: Annotated[
+        int, typer.Option(min=0, help="Be ready only once the store's changes are in up to this.")
+    ] = 0,
 ) -> None:
     """Serve a model, steered by the policies of a directory; every vLLM option is accepted too."""
     environment = Environment.read()
@@ -91,6 +94,7 @@ def serve(
         sites=tuple(site for site in sites.split(",") if site),
         merge_layers=layers_of(merge_layers),
         drain_seconds=drain_seconds,
+        min_generation=min_generation,
     )
     options = with_demo_options(rest) if is_demo else rest
     _run(settings, options, is_demo, generated)

@@ -3,7 +3,8 @@
 A block's key gets, beside what vLLM puts there, the runs of non-zero (row content, strength) over
 its tokens, relative to the block's start. The hash of the parent block carries everything before
 it. So equal treatment is shared whatever the prompt's length, a block that no row touches has
-vLLM's own key, and no other block is ever reused.
+vLLM's own key, and no other block is ever reused. A tenant's first block names the tenant too, so
+that nobody learns from the cache what another tenant asked.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ ExtraKeys = tuple[tuple[Any, ...] | None, int]
 KeyFunction = Callable[[Request, int, int, int], ExtraKeys]
 
 TAG = "trimtab"
+TENANT = "trimtab-tenant"
 
 
 def install() -> None:
@@ -39,6 +41,8 @@ def with_rows(plain: KeyFunction) -> KeyFunction:
         keys, next_mm_idx = plain(request, start_token_idx, end_token_idx, start_mm_idx)
         params = request.sampling_params
         stamp = Stamp.unpack(params.extra_args if params else None)
+        if stamp.tenant and not start_token_idx:  # the first block's hash is in all after it
+            keys = (keys or ()) + ((TENANT, stamp.tenant),)
         runs = block_runs(stamp, request.num_prompt_tokens, start_token_idx, end_token_idx)
         if runs:
             keys = (keys or ()) + ((TAG, runs),)

@@ -51,6 +51,7 @@ from service.governor import REFUSED, Governor
 from service.job_runner import JobRunner
 from service.prepare import Prepared
 from service.prompting import Prompting, templated
+from service.reconcile import Reconciler
 from service.store import Store
 
 BOOT_REFUSALS = (
@@ -157,6 +158,7 @@ class _Parts:
     decisions: DecisionLog
     jobs: JobRunner
     drain: Drain
+    reconciler: Reconciler
 
     @classmethod
     def of(cls, prepared: Prepared, governor: Governor) -> "_Parts":
@@ -167,9 +169,11 @@ class _Parts:
             decision_log(store, settings, metrics),
             job_runner(prepared, governor),
             Drain(),
+            Reconciler(governor, store.replicas()),
         )
 
     async def close(self) -> None:
+        await self.reconciler.close()
         await self.events.close()
         await self.decisions.close()
 
@@ -186,6 +190,7 @@ async def _serve(prepared: Prepared, args: Namespace, announce: Announce) -> Non
             parts.jobs.start()
             beside = (
                 _follow(governor, parts.metrics),
+                parts.reconciler.run(),
                 _mind(prepared.store),
                 _tell_when_ready(app, listen_address, started, announce),
                 _heed(app, engine, parts.drain, prepared.settings.drain_seconds),
@@ -257,6 +262,7 @@ async def _build_app(
         metrics=parts.metrics,
         events=parts.events,
         decisions=parts.decisions,
+        reconciler=parts.reconciler,
         jobs=parts.jobs,
         adapters=adapter_names(args),
         door=door,

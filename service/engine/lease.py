@@ -26,6 +26,8 @@ class Lease:
     """Identity of the policies' content and the strength."""
     watched: tuple[Watched, ...] = ()
     """The monitors that watch the request."""
+    tenant: str = ""
+    """Whose request it is: no other tenant's finds its prompt in the cache."""
 
     def stamp(self, n: int = 1) -> Stamp:
         """Return the stamp of one engine request of ``n`` choices, with an identity of its own.
@@ -36,7 +38,8 @@ class Lease:
         operator = Span.of(self.operator.placement, 1.0) if self.operator else UNSTEERED_SPAN
         client = Span.of(self.client.placement, self.strength) if self.client else UNSTEERED_SPAN
         wanted = {column for columns in self.columns() for column in columns}
-        return Stamp(uuid.uuid4().hex, operator, client, tuple(sorted(wanted)), n)
+        columns = tuple(sorted(wanted))
+        return Stamp(uuid.uuid4().hex, operator, client, columns, n, self.tenant)
 
     def columns(self) -> tuple[tuple[int, ...], ...]:
         """Return, for each monitor, the exported score of each of its reads.

@@ -40,7 +40,8 @@ class Stamp:
     """The operator's and the client's span, and an identity of the request that is ours alone.
 
     ``columns`` are the exported scores that the request's monitors want, in their order; ``n`` is
-    how many choices share the stamp.
+    how many choices share the stamp; ``tenant`` keeps its cache apart from that of others;
+    ``process`` is the API process that waits for the scores.
     """
 
     request: str
@@ -48,6 +49,8 @@ class Stamp:
     client: Span = UNSTEERED_SPAN
     columns: tuple[int, ...] = ()
     n: int = 1
+    tenant: str = ""
+    process: int = 0
 
     @property
     def spans(self) -> tuple[Span, Span]:
@@ -64,6 +67,8 @@ class Stamp:
             "request": self.request,
             "columns": list(self.columns),
             "n": self.n,
+            "tenant": self.tenant,
+            "process": self.process,
             "spans": [
                 [list(s.rows.rows), list(s.rows.starts), s.rows.strength, list(s.keys)]
                 for s in self.spans
@@ -85,4 +90,5 @@ class Stamp:
             for rows, starts, strength, keys in packed["spans"]
         )
         columns = tuple(packed["columns"])
-        return cls(packed["request"], operator, client, columns, packed["n"])
+        plain = {name: packed[name] for name in ("request", "n", "tenant", "process")}
+        return cls(operator=operator, client=client, columns=columns, **plain)

@@ -1,11 +1,15 @@
 """Block keys against the slow, obvious definition: the treatment of every token, one by one."""
 
+from types import SimpleNamespace
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
+from vllm import SamplingParams
 
 from forward.rows import RowSpan
-from service.engine.blockkeys import block_runs
-from service.engine.stamp import Span, Stamp
+from service.engine.blockkeys import block_runs, with_rows
+from service.engine.stamp import STAMP_KEY, Span, Stamp
 
 keys = st.sampled_from(["", "a", "b"])
 strengths = st.sampled_from([0.0, 0.5, 1.0])
@@ -61,3 +65,18 @@ def test_untouched_blocks_have_no_key(a: Span, b: Span, length: int, block: int)
     start, end = 8 * block, 8 * block + 8
     touched = any(treatment(stamp, length, p) for p in range(start, end))
     assert bool(block_runs(stamp, length, start, end)) == touched
+
+
+def test_a_tenant_has_first_blocks_of_its_own() -> None:
+    """Every later block's hash has the first one's in it; without a tenant it is vLLM's own."""
+    keyed = with_rows(lambda request, start, end, mm: (None, mm))
+
+    def first_and_second(tenant: str) -> list[object]:
+        stamp = Stamp("1", tenant=tenant)
+        params = SamplingParams(extra_args={STAMP_KEY: stamp.pack()})
+        request: Any = SimpleNamespace(sampling_params=params, num_prompt_tokens=16)
+        return [keyed(request, start, start + 8, 0)[0] for start in (0, 8)]
+
+    assert first_and_second("") == [None, None]
+    assert first_and_second("acme")[0] != first_and_second("other")[0]
+    assert first_and_second("acme")[1] is None

@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(64), primary_key=True),
         sa.Column("started_at", sa.String(32), nullable=False),
         sa.Column("seen_at", sa.String(32), nullable=False),
+        sa.Column("beats", sa.Integer, nullable=False),
         sa.Column("generation", sa.Integer, nullable=False),
         sa.Column("digest", sa.String(64), nullable=False),
         sa.Column("fault", sa.Text, nullable=True),

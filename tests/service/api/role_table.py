@@ -39,6 +39,7 @@ OPERATIONS: dict[str, tuple[tuple[str, str], ...]] = {
     f"{V1}/bindings": (("GET", "viewer"), ("POST", "admin")),
     f"{V1}/bindings/{{name}}": (("GET", "viewer"), ("DELETE", "admin")),
     f"{V1}/bindings/{{name}}/halt": (("POST", "operator"),),
+    f"{V1}/replicas": (("GET", "viewer"),),
     f"{V1}/canaries": (("GET", "viewer"),),
     f"{V1}/artifacts": (("GET", "viewer"), ("POST", "author")),
     f"{V1}/artifacts/{{digest}}": (("GET", "viewer"),),

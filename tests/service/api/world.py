@@ -132,6 +132,14 @@ DOCUMENTS = (
 )
 
 
+def add_directions(store: Store) -> None:
+    """Add two directions, if they are not there yet."""
+    for seed, name in enumerate(("formal", "other")):
+        artifact = to_artifact(random_direction(seed, D, N, name=name, defaults=Defaults((2,))))
+        if not store.artifact_by_name("direction", name):
+            store.add_artifact(artifact.save(store.artifacts_folder), artifact.card)
+
+
 async def build(
     documents: Sequence[Mapping[str, Any]] = DOCUMENTS,
     rows: int = 24,
@@ -141,14 +149,13 @@ async def build(
     gates: int = 4,
     prompting: Prompting = UNREAD,
     adapters: Sequence[str] = (),
+    store: Store | None = None,
 ) -> World:
+    """Start a server; with ``store`` it is one more of that store's."""
     capacities = {point: Capacity(rows, 4, 4) for point in points}
     ranks = Ranks({point: Site(D, capacity) for point, capacity in capacities.items()})
-    store = Store.ephemeral()
-    for seed, name in enumerate(("formal", "other")):
-        artifact = to_artifact(random_direction(seed, D, N, name=name, defaults=Defaults((2,))))
-        path = artifact.save(store.artifacts_folder)
-        store.add_artifact(path, artifact.card)
+    store = store or Store.ephemeral()
+    add_directions(store)
     slots = Slots(OwnBooks(Allocator(D, capacities, gates), ranks.write))
     model = ModelFingerprint(MODEL, "llama", D, N)
     governor = Governor(slots, store, ArtifactLibrary(store), model, prompting)
