@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import Message, Send
+from starlette.types import Message, Receive, Send
 
 from service.api.broken import last_words
 from service.api.endings import Events, MessagesRoute, Object, route_of
@@ -48,7 +48,8 @@ def added_to(answer: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
 class InferenceAnswer:
     """A ``send`` that adds what belongs on the answer of one request.
 
-    ``status`` is that of the answer once it started; ``is_whole`` says that it was sent to its end.
+    ``status`` is that of the answer once it started; ``is_whole`` says that it was sent to its end,
+    ``is_abandoned`` that its client had left before: vLLM then answers nobody, and well.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class InferenceAnswer:
         self._stream: EventStream | None = None
         self._path, self._is_stream, self._last = path, False, b""
         self.status: int | None = None
-        self.is_whole = False
+        self.is_whole = self.is_abandoned = False
 
     async def __call__(self, message: Message) -> None:
         """Pass one message on, changed where it must be."""
@@ -109,6 +110,17 @@ class InferenceAnswer:
             self._stream = EventStream(self._change, finish)
             del MutableHeaders(raw=headers)["content-length"]
         await self._send(message)
+
+    def listening(self, receive: Receive) -> Receive:
+        """Return a ``receive`` that notes whether the client leaves before the end."""
+
+        async def heard() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect" and not self.is_whole:
+                self.is_abandoned = True
+            return message
+
+        return heard
 
     async def break_off(self, reason: str) -> None:
         """End a stream that was begun and will not be finished with an error that says why."""

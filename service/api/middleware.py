@@ -189,9 +189,10 @@ class PolicyMiddleware:
             send, lease, is_ready, report, path, describe if asked.wants_object else None
         )
         body = asked.body
+        heard = answer.listening(replay(body, receive))
         token, reporting = CURRENT_LEASE.set(lease), CURRENT_REPORT.set(report)
         try:
-            await self._app(with_body_length(scope, len(body)), replay(body, receive), answer)
+            await self._app(with_body_length(scope, len(body)), heard, answer)
         finally:
             CURRENT_LEASE.reset(token)
             CURRENT_REPORT.reset(reporting)
@@ -219,7 +220,7 @@ def _shape(path: str) -> Shape:
 
 
 def _outcome(answer: InferenceAnswer) -> str:
-    if answer.status is None or not answer.is_whole:
+    if answer.status is None or not answer.is_whole or answer.is_abandoned:
         return "aborted"
     if answer.status >= 500:
         return "failed"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from service.report import CURRENT_REPORT, ChoiceReport
 from tests.service.api.drive import Call
@@ -159,6 +160,25 @@ async def test_a_client_that_goes_away_has_a_record_too(world: World):
     await call.disconnect()
     found = await record(world, name)
     assert (found["status"], found["outcome"], found["stream"]) == (200, "aborted", True)
+
+
+async def test_an_answer_to_nobody_is_aborted_too(monkeypatch):
+    """vLLM ends a handler whose client left by answering, well, to nobody."""
+
+    async def generate(self: Echo, request: Request) -> Response:
+        await self.note(request)
+        while not await request.is_disconnected():
+            await asyncio.sleep(0.01)
+        return JSONResponse(None)
+
+    monkeypatch.setattr(Echo, "generate", generate)
+    world = await build()
+    call = Call(world.app, "/v1/chat/completions", CHAT)
+    await asyncio.sleep(0.05)
+    await call.disconnect()
+    found = (await listed(world))["decisions"]
+    assert [one["outcome"] for one in found] == ["aborted"]
+    world.store.close()
 
 
 def finds(monkeypatch: pytest.MonkeyPatch, late: asyncio.Event | None = None) -> None:
