@@ -13,7 +13,7 @@ from forward.families import model_shape
 from forward.hookpoints import HookPoint
 from forward.site import Capacity
 from service.engine.adapters import keep_adapters, refuse_prompt_logprobs
-from service.engine.books import OwnBooks
+from service.engine.books import Books, OwnBooks
 from service.engine.channel import MAX_MESSAGES, ScoreReceiver
 from service.engine.door import Door
 from service.engine.generate import Generate, StampedGenerate
@@ -63,10 +63,22 @@ def configure(
 
 
 class PolicyEngine:
-    """A running engine: its slots, and a ``generate`` that stamps."""
+    """A running engine, or several that share the work: slots, and a ``generate`` that stamps."""
 
-    def __init__(self, client: EngineClient, capacities: Mapping[HookPoint, Capacity]) -> None:
+    def __init__(
+        self,
+        client: EngineClient,
+        capacities: Mapping[HookPoint, Capacity],
+        shared: Books | None = None,
+        process: int = 0,
+    ) -> None:
         """Wrap a client whose engine was started on ``configure``d arguments.
+
+        Args:
+            client: vLLM's client.
+            capacities: The sites and their sizes.
+            shared: The books of the tables, where another process owns them.
+            process: The number of this API process.
 
         Raises:
             RefusedOptionError: vLLM's resolved configuration is not proven.
@@ -89,27 +101,29 @@ class PolicyEngine:
         self.merger = Merger(client, self._call, self.door, trimtab["merge_layers"])
         allocator = Allocator(self.shape.d_model, capacities, gates, self.shape.d_mlp)
         self.books = OwnBooks(allocator, self._write)
-        self.slots = Slots(self.books)
+        self.slots = Slots(shared or self.books)
+        self.process, self.n_engines = process, config.parallel_config.data_parallel_size
         self.plain_generate: Generate = client.generate
 
     async def watch(self, tracks: Tracks) -> ScoreReceiver:
-        """Have the first rank send scores to ``tracks``; close what this returns at the end.
+        """Have each engine's first rank send scores to ``tracks``; close what this returns.
 
         Raises:
             ChannelError: The channel cannot be opened.
-            BootError: Not exactly one rank sends.
+            BootError: Not exactly one rank of an engine sends.
         """
         receiver = ScoreReceiver(tracks.deliver, tracks.lose)
-        sends = await self._call("trimtab_open_channel", receiver.open(), MAX_MESSAGES)
-        if sum(sends) != 1:
+        address = receiver.open()
+        sends = await self._call("trimtab_open_channel", address, MAX_MESSAGES, self.process)
+        if sum(sends) != self.n_engines:
             await receiver.close()
-            raise BootError(f"{sum(sends)} ranks send scores, expected one")
+            raise BootError(f"{sum(sends)} ranks send scores, expected {self.n_engines}")
         return receiver
 
     def install(self, default_lease: Callable[[], Lease], watching: Watching | None = None) -> None:
         """Replace ``generate`` on the client, so that every route's requests are stamped."""
         stamped = StampedGenerate(
-            self.plain_generate, default_lease, watching, self.door, self._check
+            self.plain_generate, default_lease, watching, self.door, self._check, self.process
         )
         self.client.generate = stamped  # type: ignore[method-assign]
 
@@ -142,5 +156,11 @@ class PolicyEngine:
         return await self._call("trimtab_update", update.dump(), rows, reads)
 
     async def _call(self, method: str, *args: Any) -> list[Any]:
+        """Return the answers of all ranks of all engines."""
         # No timeout: a late answer would be taken for that of the next call. A dead engine raises.
-        return await self.client.collective_rpc(method, timeout=None, args=args)
+        if self.n_engines == 1:
+            return await self.client.collective_rpc(method, timeout=None, args=args)
+        # ``collective_rpc`` itself reaches every engine and gives the first one's answers alone.
+        core: Any = self.client.engine_core  # type: ignore[attr-defined] -- of AsyncLLM
+        answers = await core.call_utility_all_async("collective_rpc", method, None, args, None)
+        return [answer for ranks in answers for answer in ranks]

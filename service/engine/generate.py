@@ -8,6 +8,7 @@ watch goes through ``service.engine.watched``.
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -38,14 +39,17 @@ class StampedGenerate:
         watching: Watching | None = None,
         door: Door | None = None,
         check: Check | None = None,
+        process: int = 0,
     ) -> None:
         """Wrap ``inner``; ``default_lease`` is what the default binding gives right now.
 
         Without ``watching`` a request under monitors is refused; ``door`` is one that others shut;
-        ``check`` raises for a request that this engine does not bear.
+        ``check`` raises for a request that this engine does not bear; ``process`` is the number of
+        this API process.
         """
         self._inner, self._default_lease, self._watching = inner, default_lease, watching
         self._door, self._check = door or Door(), check
+        self._process = process
         self._ending: set[asyncio.Task[None]] = set()
 
     def __call__(
@@ -65,7 +69,7 @@ class StampedGenerate:
         adapter = kwargs.get("lora_request")
         if adapter is not None:
             lease = lease.under_adapter(adapter.lora_name)
-        stamp = lease.stamp(sampling_params.n)
+        stamp = replace(lease.stamp(sampling_params.n), process=self._process)
         report = CURRENT_REPORT.get() or RequestReport()
         # Numbered now: reports number requests as they are made.
         number = report.next_prompt()

@@ -1,4 +1,6 @@
-"""Scores on their way out of a worker: copied once a step, cut by request, handed to the channel.
+"""Scores on their way out of a worker: copied once a step, cut by request, handed to the channels.
+
+Each API process has a channel of its own, and a request's scores go to the process that it is of.
 
 On CPU the score buffer is host memory and is read at once. On CUDA a copy to pinned memory is put
 in the stream behind the forward pass, before the next one can overwrite the buffer, and a thread
@@ -28,6 +30,7 @@ class _Wanted:
     request: str
     child: int
     columns: Columns
+    process: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,8 @@ class _Copied:
     positions: Tensor
     parts: tuple[tuple[_Wanted, int, int], ...]
 
-    def entries(self) -> list[ScoreEntry]:
+    def entries(self) -> dict[int, list[ScoreEntry]]:
+        """Return what each process gets."""
         scores, tokens = self.scores.numpy(), self.tokens.numpy().astype(np.int32)
         positions = self.positions.numpy()
         # Requests under the same policies want the same columns: those are gathered once.
@@ -47,16 +51,13 @@ class _Copied:
         for wanted, _, _ in self.parts:
             if wanted.columns not in picked:
                 picked[wanted.columns] = scores[:, wanted.columns]
-        return [
-            ScoreEntry(
-                wanted.request,
-                wanted.child,
-                int(positions[begin]),
-                tokens[begin:end],
-                picked[wanted.columns][begin:end],
-            )
-            for wanted, begin, end in self.parts
-        ]
+        found: dict[int, list[ScoreEntry]] = {}
+        for wanted, begin, end in self.parts:
+            scored = picked[wanted.columns][begin:end]
+            start, fed = int(positions[begin]), tokens[begin:end]
+            entry = ScoreEntry(wanted.request, wanted.child, start, fed, scored)
+            found.setdefault(wanted.process, []).append(entry)
+        return found
 
 
 class ScoreTap:
@@ -65,21 +66,23 @@ class ScoreTap:
     def __init__(self, device: torch.device) -> None:
         """Watch nobody; nothing leaves before ``open``."""
         self._wanted: dict[str, _Wanted] = {}
-        self._send: Send | None = None
+        self._sends: dict[int, Send] = {}
         self._is_host = device.type == "cpu"
         self._copies: SimpleQueue[tuple[_Copied, Any]] = SimpleQueue()
 
-    def open(self, send: Send) -> None:
-        """Give scores to ``send`` from now on."""
-        self._send = send
-        if not self._is_host:
+    def open(self, send: Send, process: int = 0) -> None:
+        """Give the scores of a process's requests to ``send`` from now on."""
+        is_first = not self._sends
+        self._sends[process] = send
+        if is_first and not self._is_host:
             threading.Thread(target=self._send_copies, daemon=True).start()
 
     def watch(self, request_id: str, stamp: Stamp) -> None:
         """Take up a request that has columns; vLLM names the choices of ``n`` by a prefix."""
         if stamp.columns:
             child = int(request_id.split("_", 1)[0]) if stamp.n > 1 else 0
-            self._wanted[request_id] = _Wanted(stamp.request, child, stamp.columns)
+            wanted = _Wanted(stamp.request, child, stamp.columns, stamp.process)
+            self._wanted[request_id] = wanted
 
     def forget(self, request_id: str) -> None:
         """Let go of a request that ended."""
@@ -98,7 +101,7 @@ class ScoreTap:
             counts: Tokens of each request in the step.
             order: The requests in the order of the batch.
         """
-        if not self._wanted or self._send is None:
+        if not self._wanted or not self._sends:
             return
         parts: list[tuple[_Wanted, int, int]] = []
         begin = 0
@@ -112,7 +115,7 @@ class ScoreTap:
         scores, tokens, positions = (self._to_host(buffer[:begin]) for buffer in step)
         taken = _Copied(scores, tokens, positions, tuple(parts))
         if self._is_host:
-            self._send(taken.entries())
+            self._send(taken)
             return
         copied = torch.cuda.Event()
         copied.record()
@@ -125,7 +128,13 @@ class ScoreTap:
         return host.copy_(buffer, non_blocking=True)
 
     def _send_copies(self) -> None:
-        while self._send is not None:
+        while True:
             step, copied = self._copies.get()
             copied.synchronize()
-            self._send(step.entries())
+            self._send(step)
+
+    def _send(self, step: _Copied) -> None:
+        """Hand a step on; a process without a channel counts its scores as missing."""
+        for process, entries in step.entries().items():
+            if (send := self._sends.get(process)) is not None:
+                send(entries)

@@ -52,11 +52,14 @@ class _PolicyWorker:
         """Return the digest of this rank's rows and watched reads."""
         return table_digest(self.model_runner.row_contents, self.model_runner.read_contents)
 
-    def trimtab_open_channel(self, address: str, max_messages: int) -> bool:
-        """Send scores to ``address`` from now on; every rank has them, the first one sends."""
+    def trimtab_open_channel(self, address: str, max_messages: int, process: int = 0) -> bool:
+        """Send the scores of an API process's requests to ``address`` from now on.
+
+        Every rank has them, the first one sends.
+        """
         if self.rank:
             return False
-        self.model_runner.tap.open(ScoreSender(address, max_messages).send)
+        self.model_runner.tap.open(ScoreSender(address, max_messages).send, process)
         return True
 
     def trimtab_merge_report(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The books over real sockets: shared by content, freed by the last holder, after the engine knows."""
+"""The books over real sockets: shared by content, freed by the last, once the engine knows."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
