@@ -31,13 +31,21 @@ async def models_response(
         return listed
     body: Card = json.loads(bytes(listed.body))
     body["data"] = with_policies(body["data"], choices(catalog, caller), models)
+    kept = _kept_headers(listed)
     if path == PATH:
-        return JSONResponse(body)
+        return JSONResponse(body, headers=kept)
     name = path.removeprefix(f"{PATH}/")
     found = [card for card in body["data"] if card["id"] == name]
     if not found:
-        return error_response(HttpError(404, "model_not_found", f"there is no model '{name}'"))
-    return JSONResponse(found[0])
+        message = f"there is no model '{name}'"
+        return error_response(HttpError(404, "model_not_found", message, headers=kept))
+    return JSONResponse(found[0], headers=kept)
+
+
+def _kept_headers(answer: Response) -> dict[str, str]:
+    """Return what vLLM's answer said beside its length, such as which origins may read it."""
+    described = ("content-length", "content-type")
+    return {name: value for name, value in answer.headers.items() if name not in described}
 
 
 def with_policies(

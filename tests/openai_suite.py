@@ -1,0 +1,448 @@
+"""What a stock ``openai`` client asks of a server, and what it gets back without what must differ.
+
+The same asks go to plain vLLM and to Trimtab under ``policy: none``: each answer, stream and error
+is compared field by field. Left out are identities and times, the headers that are Trimtab's, and
+how a stream's tokens were gathered into chunks, which depends on the moment.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import attrgetter
+from typing import Any
+
+import openai
+from openai.pagination import SyncPage
+
+Fields = dict[str, Any]
+Messages = list[dict[str, Any]]
+
+NO_POLICY = {"X-Trimtab-Policy": "none"}
+# A fingerprint ends in a digest of the engine's configuration, of which Trimtab's worker is a part.
+IDENTITIES = frozenset(
+    {"id", "item_id", "response_id", "request_id", "call_id", "system_fingerprint"}
+)
+SAID = frozenset({"content", "text", "arguments", "delta"})
+TIMES = frozenset({"created", "created_at", "completed_at"})
+# Differs from answer to answer, or is the contract's own.
+NOT_COMPARED = re.compile(r"date|x-request-id|x-trimtab-.*")
+
+WEATHER: Fields = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather of a city",
+        "strict": True,
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"enum": ["arlen", "bryn"]}, "days": {"enum": [1, 2]}},
+            "required": ["city", "days"],
+            "additionalProperties": False,
+        },
+    },
+}
+CITY: Fields = {
+    "type": "object",
+    "properties": {"city": {"enum": ["arlen", "bryn"]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+
+BY_CONTRACT = {
+    "a wrong key": "its error has OpenAI's shape",
+    "a wrong key for the models": "its error has OpenAI's shape",
+    "models: one": "vLLM does not serve one model by name",
+    "models: not there": "its error has OpenAI's shape",
+    "responses refused: in the background": "refused for another reason first",
+}
+"""Asks whose answers the contract changes; a status that both have is still the same."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One call of a client: ``route`` is its attribute path, such as ``chat.completions.create``.
+
+    ``key`` replaces the client's key.
+    """
+
+    name: str
+    route: str
+    fields: Fields = field(default_factory=dict[str, Any])
+    key: str | None = None
+
+
+def observe(client: openai.OpenAI, ask: Ask) -> Fields:
+    """Return what the client gets: an answer, the chunks of a stream, or an error."""
+    if ask.key is not None:
+        client = client.with_options(api_key=ask.key)
+    resource, method = ask.route.rsplit(".", 1)
+    raw = attrgetter(resource)(client).with_raw_response
+    try:
+        answer = getattr(raw, method)(**ask.fields)
+        parsed = answer.parse()
+        if ask.fields.get("stream"):
+            found: Fields = {"stream": gathered([_plain(chunk) for chunk in parsed])}
+        else:
+            found = {"answer": _plain(parsed), "sent": json.loads(answer.text)}
+    except openai.APIStatusError as error:
+        sent = error.response
+        headers = compared_headers(sent.headers)
+        return {"error": type(error).__name__, "status": sent.status_code} | {
+            "body": _body(sent.text),
+            "headers": headers,
+        }
+    return comparable(found) | {"headers": compared_headers(answer.headers)}
+
+
+def unequal(plain: Mapping[str, Fields], ours: Mapping[str, Fields]) -> dict[str, list[str]]:
+    """Return where the answers of two servers differ though they must not, by ask."""
+    found: dict[str, list[str]] = {}
+    for name, expected in plain.items():
+        one, other = expected, without_policies(ours[name])
+        if name in BY_CONTRACT:
+            one, other = _outcome(one), _outcome(other)
+        if name == "models: one":
+            one = _outcome({})
+        if differs := list(differences(one, other)):
+            found[name] = differs
+    return found
+
+
+def without_policies(found: Fields) -> Fields:
+    """Return a list of models without those that are a policy's; all else as it is."""
+    if not isinstance(found.get("answer"), list):
+        return found
+    models = [card for card in found["answer"] if ":" not in card["id"]]
+    sent = [card for card in found["sent"]["data"] if ":" not in card["id"]]
+    return found | {"answer": models, "sent": found["sent"] | {"data": sent}}
+
+
+def _outcome(found: Fields) -> Fields:
+    return {name: found.get(name) for name in ("error", "status")}
+
+
+def _plain(parsed: Any) -> Any:
+    if isinstance(parsed, SyncPage):
+        return [_plain(item) for item in parsed.data]
+    return parsed.model_dump(mode="json")
+
+
+def gathered(chunks: Sequence[Fields]) -> Any:
+    """Return a stream as one object, or as its events where each has a type."""
+    if not any("type" in chunk for chunk in chunks):
+        return reduce(lambda one, other: _joined("", one, other), chunks)
+    events: list[Fields] = []
+    for chunk in chunks:
+        event = {name: value for name, value in chunk.items() if name != "sequence_number"}
+        kind = event["type"]
+        if kind.endswith(".delta") and events and events[-1]["type"] == kind:
+            events[-1] = _joined("", events[-1], event)
+        else:
+            events.append(event)
+    return events
+
+
+def _joined(name: str, one: Any, other: Any) -> Any:
+    if one is None or other is None:
+        return other if one is None else one
+    if isinstance(one, dict):
+        names = {**one, **other}
+        return {n: _joined(n, one.get(n), other.get(n)) for n in names}
+    if isinstance(one, list):
+        return _joined_lists(one, other)
+    return one + other if name in SAID and isinstance(one, str) else other
+
+
+def _joined_lists(one: list[Any], other: list[Any]) -> list[Any]:
+    """Join parts that are numbered by number, others one after another."""
+    if not all(isinstance(part, dict) and "index" in part for part in (*one, *other)):
+        return [*one, *other]
+    parts: dict[int, Any] = {}
+    for part in (*one, *other):
+        index = part["index"]
+        parts[index] = _joined("", parts.get(index), part)
+    return [parts[index] for index in sorted(parts)]
+
+
+def _body(text: str) -> Any:
+    text = re.sub(r"\[\d\d:\d\d:\d\d\]", "[…]", text)
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def compared_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that must be equal."""
+    return {
+        name.lower(): value
+        for name, value in headers.items()
+        if not NOT_COMPARED.fullmatch(name.lower()) and name.lower() != "content-length"
+    }
+
+
+def comparable(value: Any) -> Any:
+    """Return a value with what differs from answer to answer replaced by what kind it is of."""
+    if isinstance(value, Mapping):
+        return {name: _field(name, part) for name, part in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [comparable(part) for part in value]
+    return value
+
+
+def _field(name: str, value: Any) -> Any:
+    if name in IDENTITIES and isinstance(value, str):
+        return re.sub(r"[0-9a-f]{8}[0-9a-f-]*", "…", value)
+    if name in TIMES and value is not None:
+        return type(value).__name__
+    return comparable(value)
+
+
+def differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
+    """Yield where two values differ."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for name in sorted({*one, *other}):
+            yield from differences(
+                one.get(name, "absent"), other.get(name, "absent"), f"{path}.{name}"
+            )
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for index, (first, second) in enumerate(zip(one, other, strict=True)):
+            yield from differences(first, second, f"{path}[{index}]")
+    elif one != other:
+        yield f"{path}: {json.dumps(one)[:300]} against {json.dumps(other)[:300]}"
+
+
+def asks(model: str, messages: Messages, spaces: Sequence[int] = ()) -> list[Ask]:
+    """Return every ask of the suite about one conversation.
+
+    Args:
+        model: The served model.
+        messages: The conversation, which ends with what a user says.
+        spaces: Tokens that JSON may hold anywhere; a model left to itself may never end with them.
+    """
+    text = f"<s><|user|>{messages[-1]['content']}<|end|><|assistant|>"
+    return [
+        *_chat(model, messages),
+        *_tools(model, messages, spaces),
+        *_completions(model, text),
+        *_responses(model, messages, spaces),
+        *_errors(model, messages),
+        *_models(model),
+    ]
+
+
+def _variants(route: str, prefix: str, base: Fields, variants: Mapping[str, Fields]) -> list[Ask]:
+    return [Ask(f"{prefix}: {name}", route, base | more) for name, more in variants.items()]
+
+
+def _never(tokens: Sequence[int]) -> dict[str, float]:
+    return {str(token): -100.0 for token in tokens}
+
+
+def _chat(model: str, messages: Messages) -> list[Ask]:
+    base: Fields = {"model": model, "messages": messages, "temperature": 0, "max_tokens": 12}
+    sampled: Fields = {"temperature": 0.9, "seed": 7}
+    parts = [{"role": "user", "content": [{"type": "text", "text": messages[-1]["content"]}]}]
+    schema = {"name": "city", "schema": CITY, "strict": True}
+    variants: dict[str, Fields] = {
+        "greedy": {},
+        "default length": {"max_tokens": openai.omit},
+        "completion tokens": {"max_tokens": openai.omit, "max_completion_tokens": 5},
+        "system": {"messages": [{"role": "system", "content": "be brief"}, *messages]},
+        "parts": {"messages": parts},
+        "continued": {
+            "messages": [*messages, {"role": "assistant", "content": "the"}],
+            "extra_body": {"add_generation_prompt": False, "continue_final_message": True},
+        },
+        "seed": sampled,
+        "another seed": {**sampled, "seed": 8},
+        "n": {**sampled, "n": 3},
+        "top_p, top_k, min_p": {**sampled, "top_p": 0.8, "extra_body": {"top_k": 9, "min_p": 0.01}},
+        "penalties": {"presence_penalty": 1.0, "frequency_penalty": 0.5},
+        "repetition": {"extra_body": {"repetition_penalty": 1.3, "min_tokens": 4}},
+        "bias": {"logit_bias": {"40": 100, "41": -100}},
+        "stop": {"stop": ["-", " is"]},
+        "stop kept": {"stop": ["-", " is"], "extra_body": {"include_stop_str_in_output": True}},
+        "stop tokens": {"extra_body": {"stop_token_ids": list(range(40, 300, 3))}},
+        "past the end": {"extra_body": {"ignore_eos": True}, "max_tokens": 24},
+        "logprobs": {"logprobs": True, "top_logprobs": 5},
+        "logprobs of the chosen": {"logprobs": True},
+        "prompt logprobs": {"extra_body": {"prompt_logprobs": 2}},
+        "token ids": {"extra_body": {"return_token_ids": True}},
+        "JSON": {"response_format": {"type": "json_object"}},
+        "schema": {"response_format": {"type": "json_schema", "json_schema": schema}},
+        "choice": {"extra_body": {"structured_outputs": {"choice": ["arlen", "bryn"]}}},
+        "user and metadata": {"user": "u", "metadata": {"a": "b"}, "store": False},
+        "stream": {"stream": True},
+        "stream with usage": {"stream": True, "stream_options": {"include_usage": True}},
+        "stream of n": {**sampled, "n": 2, "stream": True},
+        "stream with logprobs": {"stream": True, "logprobs": True, "top_logprobs": 2},
+        "stream with stop": {"stream": True, "stop": ["-", " is"]},
+        "stream of a schema": {
+            "stream": True,
+            "response_format": {"type": "json_schema", "json_schema": schema},
+        },
+    }
+    return _variants("chat.completions.create", "chat", base, variants)
+
+
+def _tools(model: str, messages: Messages, spaces: Sequence[int]) -> list[Ask]:
+    base: Fields = {"model": model, "messages": messages, "temperature": 0, "max_tokens": 120}
+    base |= {"tools": [WEATHER], "logit_bias": _never(spaces)}
+    named = {"type": "function", "function": {"name": "get_weather"}}
+    call = {
+        "id": "call_1",
+        "type": "function",
+        "function": {"name": "get_weather", "arguments": '{"city": "arlen", "days": 1}'},
+    }
+    answered = [
+        *messages,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "rain"},
+    ]
+    variants: dict[str, Fields] = {
+        "none": {"tool_choice": "none"},
+        "auto": {"tool_choice": "auto"},
+        "required": {"tool_choice": "required", "parallel_tool_calls": False},
+        "named": {"tool_choice": named},
+        "named, streamed": {"tool_choice": named, "stream": True},
+        "required, streamed": {
+            "tool_choice": "required",
+            "parallel_tool_calls": False,
+            "stream": True,
+        },
+        "several": {"tool_choice": "required"},
+        "a name that is not there": {
+            "tool_choice": {"type": "function", "function": {"name": "nothing"}}
+        },
+        "answered": {"messages": answered, "tool_choice": "none"},
+    }
+    return _variants("chat.completions.create", "tools", base, variants)
+
+
+def _completions(model: str, text: str) -> list[Ask]:
+    base: Fields = {"model": model, "prompt": text, "temperature": 0, "max_tokens": 8}
+    sampled: Fields = {"temperature": 0.9, "seed": 7}
+    variants: dict[str, Fields] = {
+        "greedy": {},
+        "several prompts": {"prompt": [text, "the city of"]},
+        "tokens": {"prompt": [0, 40, 41, 42]},
+        "several of tokens": {"prompt": [[0, 40, 41], [0, 50, 51, 52]]},
+        "echo": {"echo": True},
+        "echo of logprobs": {"echo": True, "logprobs": 2},
+        "only the prompt": {"echo": True, "logprobs": 1, "max_tokens": 0},
+        "logprobs": {"logprobs": 4},
+        "n": {**sampled, "n": 2},
+        "stop": {"stop": ["-", " is"]},
+        "suffix": {"suffix": "end"},
+        "stream": {"stream": True},
+        "stream of several with usage": {
+            "prompt": [text, "the city of"],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        },
+        "stream of n": {**sampled, "n": 2, "stream": True, "logprobs": 1},
+    }
+    return _variants("completions.create", "completions", base, variants)
+
+
+def _responses(model: str, messages: Messages, spaces: Sequence[int]) -> list[Ask]:
+    question = messages[-1]["content"]
+    base: Fields = {"model": model, "input": question, "temperature": 0, "max_output_tokens": 12}
+    function = {"type": "function", "name": "get_weather", "strict": True}
+    function |= {"parameters": WEATHER["function"]["parameters"]}
+    tool = {"tools": [function], "max_output_tokens": 120}
+    tool |= {"extra_body": {"logit_bias": _never(spaces)}}
+    shape = {"format": {"type": "json_schema", "name": "city", "schema": CITY, "strict": True}}
+    logprobs = {"include": ["message.output_text.logprobs"], "top_logprobs": 3}
+    variants: dict[str, Fields] = {
+        "text": {},
+        "messages": {"input": messages},
+        "instructions": {"instructions": "be brief"},
+        "sampled": {"temperature": 0.9, "top_p": 0.9, "extra_body": {"seed": 3}},
+        "logprobs": logprobs,
+        "schema": {"text": shape},
+        "tool": {**tool, "tool_choice": {"type": "function", "name": "get_weather"}},
+        "tool required": {**tool, "tool_choice": "required", "parallel_tool_calls": False},
+        "tools, streamed": {**tool, "tool_choice": "required", "stream": True},
+        "no tool": {**tool, "tool_choice": "none"},
+        "not stored": {"store": False, "metadata": {"a": "b"}},
+        "cut": {"max_output_tokens": 1},
+        "stream": {"stream": True},
+        "stream with logprobs": {"stream": True, **logprobs},
+        "after one that is not there": {"previous_response_id": "resp_0123"},
+    }
+    missing = Ask("responses: not there", "responses.retrieve", {"response_id": "resp_0123"})
+    return [*_variants("responses.create", "responses", base, variants), missing]
+
+
+def _errors(model: str, messages: Messages) -> list[Ask]:
+    base: Fields = {"model": model, "messages": messages, "max_tokens": 4}
+    chat: dict[str, Fields] = {
+        "another model": {"model": "nothing"},
+        "no messages": {"messages": []},
+        "messages of another kind": {"messages": "hello"},
+        "a role that is none": {"messages": [{"role": "wizard", "content": "hi"}]},
+        "a picture": {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "image_url", "image_url": {"url": "data:image/png;,"}}],
+                }
+            ]
+        },
+        "temperature below 0": {"temperature": -1},
+        "temperature in words": {"temperature": "warm"},
+        "top_p above 1": {"top_p": 1.5},
+        "too many tokens": {"max_tokens": 100_000},
+        "fewer tokens than none": {"max_tokens": -1},
+        "a prompt too long": {"messages": [{"role": "user", "content": "the city " * 1500}]},
+        "n of 0": {"n": 0},
+        "n of too many, greedy": {"n": 100_000},
+        "logprobs of too many": {"logprobs": True, "top_logprobs": 1000},
+        "logprobs without": {"top_logprobs": 2},
+        "bias out of range": {"logit_bias": {"40": 1000}},
+        "bias of no token": {"logit_bias": {"99999": 1}},
+        "stream options without a stream": {"stream_options": {"include_usage": True}},
+        "a schema that is none": {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "x", "schema": {"type": "nothing"}},
+            }
+        },
+        "a tool required of none": {"tool_choice": "required"},
+        "tools of none": {"tools": [], "tool_choice": "required"},
+        "a seed too large": {"seed": 2**80},
+        "an error in a stream": {"stream": True, "temperature": -1},
+    }
+    completions: dict[str, Fields] = {
+        "another model": {"model": "nothing"},
+        "no prompt": {"prompt": []},
+        "tokens out of range": {"prompt": [10**6]},
+        "a prompt of another kind": {"prompt": {"a": 1}},
+        "logprobs of too many": {"logprobs": 1000},
+    }
+    responses: dict[str, Fields] = {
+        "another model": {"model": "nothing"},
+        "temperature below 0": {"temperature": -1},
+        "in the background": {"background": True, "store": False},
+    }
+    prompt = {"model": model, "prompt": "the", "max_tokens": 2}
+    asked = {"model": model, "input": "the", "max_output_tokens": 2}
+    return [
+        *_variants("chat.completions.create", "chat refused", base, chat),
+        *_variants("completions.create", "completions refused", prompt, completions),
+        *_variants("responses.create", "responses refused", asked, responses),
+        Ask("a wrong key", "chat.completions.create", base, key="wrong"),
+        Ask("a wrong key for the models", "models.list", key="wrong"),
+    ]
+
+
+def _models(model: str) -> list[Ask]:
+    return [
+        Ask("models: all", "models.list"),
+        Ask("models: one", "models.retrieve", {"model": model}),
+        Ask("models: not there", "models.retrieve", {"model": "nothing"}),
+    ]
