@@ -1,19 +1,25 @@
 """Makes recorded revisions the active ones, with what the audit log says of it, in one step."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from service import generations
 from service.audit import append
+from service.database import StoreError
 from service.digest import content_digest
 from service.generations import Generation, active_revisions
 from service.records import Key, Revision, now
-from service.tables import active
+from service.tables import active, artifacts
 
 REMOVE = "remove"
+
+
+class ArtifactGoneError(StoreError):
+    """An artifact that a change means is not there any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,7 @@ def activate(connection: Connection, wanted: Mapping[Key, Revision | None], by: 
 
     Raises:
         ConflictError: The change is made for another generation.
+        ArtifactGoneError: A revision means an artifact that is not there any more.
     """
     generations.check(connection, by.expected)
     old = {revision.key: revision for revision in active_revisions(connection)}
@@ -46,12 +53,24 @@ def activate(connection: Connection, wanted: Mapping[Key, Revision | None], by: 
         for key, revision in wanted.items()
         if _number(revision) != _number(old.get(key))
     }
+    _check_pins(connection, changed.values())
     for key, revision in changed.items():
         _point(connection, key, _number(revision))
         action = by.action if revision is not None else REMOVE
         before, after = state_of(old.get(key)), state_of(revision)
         append(connection, by.actor, action, "/".join(key), before, after)
     return generations.advance(connection) if changed else generations.current(connection)
+
+
+def _check_pins(connection: Connection, recorded: Iterable[Revision | None]) -> None:
+    """Refuse what means an artifact that was taken away since it was compiled."""
+    wanted = {d for r in recorded if r is not None for d in r.artifacts.values()}
+    query = sa.select(artifacts.c.digest).where(artifacts.c.digest.in_(wanted))
+    gone = sorted(wanted - set(connection.execute(query).scalars()))
+    if gone:
+        raise ArtifactGoneError(
+            f"artifact {gone[0][:12]} was taken away while the change was made: apply it again"
+        )
 
 
 def state_of(revision: Revision | None) -> dict[str, Any] | None:

@@ -12,8 +12,9 @@ from monitors import calibration_card, probe_card, sae_card
 from monitors.benign import CalibrationError
 from monitors.probe import ProbeError
 from monitors.sae_coder import SaeError
+from service.artifact_store import ArtifactNotFoundError
 from service.library import Kept, Library, Shelf
-from service.store import ArtifactNotFoundError, Store
+from service.store import Store
 from steering import card as direction_card
 from steering.library import Found
 
@@ -94,7 +95,7 @@ class ArtifactLibrary:
                 self._read.setdefault(artifact.digest, parse(artifact))
                 cards.append((kind, str(artifact.card["name"]), artifact.digest))
             if artifact.digest not in known:
-                self._store.add_artifact(path, artifact.card)
+                self._store.add_artifact(path, artifact.card, is_bounded=False)
         _check_names(cards)
         return self._library(cards)
 

@@ -1,9 +1,7 @@
 """The store behind ``--state``: revisions, what is active, and artifacts."""
 
-import os
 import tempfile
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,10 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from service.activation import By, activate
+from service.artifact_store import ArtifactStore
 from service.audit import AuditLog
+from service.collection import Collector
 from service.database import Database, StoreError, parse_url
 from service.decisions import DecisionStore
-from service.digest import canonical_json
 from service.documents import Document
 from service.events import EventStore
 from service.generations import (
@@ -35,45 +34,46 @@ from service.records import (
     Owner,
     Revision,
     StoredArtifact,
-    artifact_of,
     now,
     revision_of,
     revision_row,
 )
+from service.replicas import ReplicaStore
 from service.schemas import Kind
 from service.settings import EventRetention
-from service.tables import active, artifacts, revisions
+from service.tables import active, revisions
 
 
 class RevisionNotFoundError(StoreError):
     """No such document or revision was ever recorded."""
 
 
-class ArtifactNotFoundError(StoreError):
-    """No such artifact was ever added, or its file is gone."""
-
-
-class ArtifactRefusedError(StoreError):
-    """Bytes that are no artifact, or not the one that their card describes."""
-
-
 class Store:
     """Revisions and artifacts; every method is one transaction. Blocking: call off the loop."""
 
-    def __init__(self, database: Database, artifacts_folder: Path) -> None:
-        """Keep the database and the folder of the artifacts' files."""
-        self._database = database
-        self.artifacts_folder = artifacts_folder
+    def __init__(
+        self, database: Database, artifacts_folder: Path, artifact_quota: int | None = None
+    ) -> None:
+        """Keep the database, the folder of the artifacts' files, and how many bytes they may be."""
+        self._database, self.artifacts_folder = database, artifacts_folder
+        self._artifacts = ArtifactStore(database, artifacts_folder, artifact_quota)
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
-    def open(cls, url: str, artifacts_folder: Path | None = None, must_exist: bool = False) -> Self:
+    def open(
+        cls,
+        url: str,
+        artifacts_folder: Path | None = None,
+        must_exist: bool = False,
+        artifact_quota: int | None = None,
+    ) -> Self:
         """Open the store at a folder, ``sqlite:///file`` or ``postgresql://…``, making it if new.
 
         Args:
             url: Where the database is.
             artifacts_folder: Where artifacts' files are; beside an SQLite file by default.
             must_exist: Refuse to make a new SQLite file.
+            artifact_quota: How many bytes artifacts may take; None for any number.
 
         Raises:
             StoreError: It cannot be opened, or it is PostgreSQL and no folder holds the artifacts.
@@ -92,13 +92,13 @@ class Store:
             artifacts_folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{artifacts_folder} cannot be made: {error.strerror}") from error
-        return cls(Database(parsed), artifacts_folder)
+        return cls(Database(parsed), artifacts_folder, artifact_quota)
 
     @classmethod
-    def ephemeral(cls) -> Self:
+    def ephemeral(cls, artifact_quota: int | None = None) -> Self:
         """Open a store that is removed when it is closed."""
         folder = tempfile.TemporaryDirectory(prefix="trimtab-")
-        store = cls.open(folder.name)
+        store = cls.open(folder.name, artifact_quota=artifact_quota)
         store._temporary = folder
         return store
 
@@ -140,6 +140,10 @@ class Store:
     def halts(self) -> HaltStore:
         """Return the canaries that were ended, of the same database."""
         return HaltStore(self._database)
+
+    def replicas(self) -> ReplicaStore:
+        """Return the servers of the same database."""
+        return ReplicaStore(self._database)
 
     def __enter__(self) -> Self:
         """Return the store."""
@@ -256,54 +260,27 @@ class Store:
         with self._database.read() as connection:
             return tuple((row.kind, row.name) for row in connection.execute(query))
 
-    def add_artifact(self, source: Path | bytes, card: Mapping[str, Any]) -> str:
-        """Add an artifact of a safetensors file's bytes and a card; return its digest.
-
-        Its files are whole on disk before the row is; adding it again makes it the newest.
-
-        Raises:
-            ArtifactRefusedError: The bytes or the card are no artifact.
-        """
-        # Imported here: listing policies needs no torch.
-        from forward.container import ArtifactError, parse_artifact
-
-        try:
-            data = source if isinstance(source, bytes) else source.read_bytes()
-            artifact = parse_artifact(data, canonical_json(dict(card)).encode())
-            artifact.save(self.artifacts_folder)
-        except (ArtifactError, OSError) as error:
-            raise ArtifactRefusedError(f"the artifact cannot be added: {error}") from error
-        _sync_folder(self.artifacts_folder)
-        with self._database.write() as connection:
-            _insert_artifact(connection, artifact.digest, card)
-        return artifact.digest
+    def add_artifact(
+        self, source: Path | bytes, card: Mapping[str, Any], is_bounded: bool = True
+    ) -> str:
+        """As ``ArtifactStore.add``."""
+        return self._artifacts.add(source, card, is_bounded)
 
     def artifact(self, digest: str) -> StoredArtifact:
-        """Return an artifact by its digest.
-
-        Raises:
-            ArtifactNotFoundError: It was never added, or its file is gone.
-        """
-        found = self._artifacts(artifacts.c.digest == digest)
-        if not found:
-            raise ArtifactNotFoundError(f"no artifact {digest} is in the store; import it first")
-        if not found[0].path.is_file():
-            raise ArtifactNotFoundError(f"{found[0].path} is gone; import the artifact again")
-        return found[0]
+        """As ``ArtifactStore.get``."""
+        return self._artifacts.get(digest)
 
     def artifact_by_name(self, kind: str, name: str) -> tuple[StoredArtifact, ...]:
         """Return the artifacts of a kind and name, newest first."""
-        return self._artifacts(artifacts.c.kind == kind, artifacts.c.name == name)
+        return self._artifacts.by_name(kind, name)
 
     def all_artifacts(self) -> tuple[StoredArtifact, ...]:
         """Return every artifact, newest first."""
-        return self._artifacts()
+        return self._artifacts.all()
 
-    def _artifacts(self, *conditions: sa.ColumnElement[bool]) -> tuple[StoredArtifact, ...]:
-        query = sa.select(artifacts).where(*conditions).order_by(artifacts.c.position.desc())
-        with self._database.read() as connection:
-            rows = connection.execute(query).mappings()
-            return tuple(artifact_of(row, self.artifacts_folder) for row in rows)
+    def collector(self) -> Collector:
+        """Return what takes away artifacts that nothing names."""
+        return Collector(self._database, self.artifacts_folder)
 
 
 def _of(key: Key) -> sa.Select[Any]:
@@ -318,28 +295,3 @@ def _newest(connection: Connection, key: Key) -> Revision | None:
 
 def _same(one: Revision, other: Revision) -> bool:
     return (one.digest, one.artifacts, one.owner) == (other.digest, other.artifacts, other.owner)
-
-
-def _insert_artifact(connection: Connection, digest: str, card: Mapping[str, Any]) -> None:
-    connection.execute(artifacts.delete().where(artifacts.c.digest == digest))
-    highest = connection.execute(sa.select(sa.func.max(artifacts.c.position))).scalar() or 0
-    connection.execute(
-        artifacts.insert().values(
-            digest=digest,
-            position=highest + 1,
-            kind=card["kind"],
-            name=card["name"],
-            card=canonical_json(dict(card)),
-            created_at=now(),
-        )
-    )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the renames in a folder last through a loss of power, where the system can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -19,11 +19,11 @@ from service.api.body import read_body
 from service.api.errors import HttpError
 from service.api.json_body import load_json
 from service.api.server import Server
+from service.artifact_store import ArtifactNotFoundError
 from service.artifacts import KINDS, parse
 from service.digest import canonical_json
 from service.library import Kept
 from service.records import StoredArtifact
-from service.store import ArtifactNotFoundError
 from steering.library import Found
 
 MAX_ARTIFACT_BYTES = 256 << 20

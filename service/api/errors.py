@@ -8,9 +8,12 @@ from starlette.responses import JSONResponse
 
 from forward.container import ArtifactError
 from forward.tables import CapacityError
+from service.activation import ArtifactGoneError
+from service.artifact_store import ArtifactNotFoundError, ArtifactRefusedError, QuotaError
 from service.assignment import AssignmentError
 from service.audit import AnchorError
 from service.catalog import CatalogError
+from service.collection import ArtifactInUseError
 from service.decisions import DecisionAmbiguousError, DecisionNotFoundError
 from service.digest import CanonicalError
 from service.documents import DocumentsError
@@ -28,8 +31,6 @@ from service.keys import KeyNotFoundError, KeyOverError, KeyRefusedError, KeyTak
 from service.limits import LimitError
 from service.selection import SelectionError
 from service.store import (
-    ArtifactNotFoundError,
-    ArtifactRefusedError,
     RevisionNotFoundError,
     StoreError,
 )
@@ -61,6 +62,9 @@ _KNOWN: tuple[tuple[type[Exception], int, str], ...] = (
     (EditCompileError, 422, "edit_refused"),
     (CompileError, 422, "policy_refused"),
     (AnchorError, 400, "invalid_anchor"),
+    (ArtifactGoneError, 409, "artifact_gone"),
+    (ArtifactInUseError, 409, "artifact_in_use"),
+    (QuotaError, 507, "artifact_quota"),
     (ConflictError, 412, "generation_moved"),
     (CapacityError, 409, "no_capacity"),
     (ArtifactRefusedError, 422, "invalid_artifact"),

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save
 
-from service.activation import By
+from service.activation import ArtifactGoneError, By
 from service.documents import Document
 from service.generations import ConflictError
 from service.store import Store
@@ -22,6 +24,11 @@ ANN = By("ann (k1)")
 
 def chain_holds(store: Store) -> bool:
     return store.audit().verify().bad is None
+
+
+def artifact(store: Store, value: float) -> str:
+    card = {"kind": "direction", "name": "x"}
+    return store.add_artifact(save({"3": torch.full((4,), value)}), card)
 
 
 def test_each_change_is_one_generation_and_the_same_again_is_none(
@@ -42,10 +49,11 @@ def test_each_change_is_one_generation_and_the_same_again_is_none(
 def test_the_digest_is_of_content_and_artifacts_alone(place: StorePlace, policy: Make) -> None:
     with place.open() as store:
         on, off = policy("a"), policy("a", mode="off")
-        first = store.activate(ANN, [store.record(on, {"x": "d1"}, "api")])
-        second = store.activate(ANN, [store.record(off, {"x": "d1"}, "api")])
-        third = store.activate(ANN, [store.record(on, {"x": "d1"}, "directory")])
-        fourth = store.activate(ANN, [store.record(on, {"x": "d2"}, "directory")])
+        d1, d2 = artifact(store, 1.0), artifact(store, 2.0)
+        first = store.activate(ANN, [store.record(on, {"x": d1}, "api")])
+        second = store.activate(ANN, [store.record(off, {"x": d1}, "api")])
+        third = store.activate(ANN, [store.record(on, {"x": d1}, "directory")])
+        fourth = store.activate(ANN, [store.record(on, {"x": d2}, "directory")])
         gone = store.activate(ANN, [], [("Policy", "a")])
     assert third.digest == first.digest
     digests = [one.digest for one in (first, second, fourth, gone)]
@@ -55,8 +63,9 @@ def test_the_digest_is_of_content_and_artifacts_alone(place: StorePlace, policy:
 
 def test_the_audit_log_says_who_changed_what(place: StorePlace, policy: Make) -> None:
     with place.open() as store:
-        one = store.record(policy("a"), {"x": "d1"}, "api")
-        two = store.record(policy("a", mode="off"), {"x": "d1"}, "api")
+        pins = {"x": artifact(store, 1.0)}
+        one = store.record(policy("a"), pins, "api")
+        two = store.record(policy("a", mode="off"), pins, "api")
         kept = store.record(policy("b"), {}, "api")
         store.activate(ANN, [one, kept])
         store.activate(By("bob", "set"), [two, kept])
@@ -91,6 +100,16 @@ def test_a_change_for_another_generation_is_refused_whole(place: StorePlace, pol
         assert len(store.audit().entries()) == 1
         store.check_generation(None)
         store.check_generation(1)
+
+
+def test_what_means_an_artifact_that_is_gone_is_not_made_active(
+    place: StorePlace, policy: Make
+) -> None:
+    with place.open() as store:
+        pins = {"x": artifact(store, 1.0), "y": "0" * 64}
+        with pytest.raises(ArtifactGoneError, match="000000000000 was taken away"):
+            store.activate(ANN, [store.record(policy("a"), pins, "api")])
+        assert (store.generation().number, store.all_active()) == (0, ())
 
 
 APPLIER = """

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import pytest
 import typer
+from safetensors.torch import save
+from torch import ones
 
 from service.activation import By
 from service.documents import Document
@@ -64,7 +66,8 @@ def test_schema_is_json(call: Call) -> None:
 
 def test_list_and_show_read_a_store(call: Call, tmp_path: Path, policy: Make) -> None:
     with Store.open(str(tmp_path)) as store:
-        first = store.record(policy("a"), {"formal": "d" * 64}, "api")
+        pin = store.add_artifact(save({"3": ones(2)}), {"kind": "direction", "name": "formal"})
+        first = store.record(policy("a"), {"formal": pin}, "api")
         store.record(policy("a", mode="off"), {}, "api")
         store.activate(By("ann"), [first])
     state = ("--state", str(tmp_path))

@@ -15,14 +15,10 @@ from safetensors.torch import save
 
 from forward.container import read_artifact
 from service.activation import By
+from service.artifact_store import ArtifactNotFoundError, ArtifactRefusedError
 from service.database import StoreError, parse_url
 from service.documents import Document
-from service.store import (
-    ArtifactNotFoundError,
-    ArtifactRefusedError,
-    RevisionNotFoundError,
-    Store,
-)
+from service.store import RevisionNotFoundError, Store
 from service.tables import metadata
 from tests.service.places import StorePlace
 
