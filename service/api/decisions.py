@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from service.api.errors import HttpError
 from service.api.server import Server
 from service.decisions import MAX_LISTED, WantedDecisions
+from service.verdict_report import uses_of
 
 _MAX_NUMBER = 1 << 62
 _KNOWN = ("before", "policy", "key", "limit")
@@ -32,6 +33,13 @@ class DecisionRoutes:
         found = await asyncio.to_thread(self._server.decisions.store.page, wanted)
         before = found[-1]["id"] if len(found) == wanted.limit else None
         return JSONResponse({"decisions": list(found), "before": before})
+
+    async def verdicts(self, request: Request) -> Response:
+        """Count what monitors did over the newest records, shadow beside enforced."""
+        wanted = read_wanted(request.query_params)
+        found = await asyncio.to_thread(self._server.decisions.store.page, wanted)
+        shown = [use.shown() for use in uses_of(found)]
+        return JSONResponse({"records": len(found), "uses": shown})
 
 
 def read_wanted(query: Mapping[str, str]) -> WantedDecisions:

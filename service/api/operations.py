@@ -14,6 +14,7 @@ from service.api.audit import AuditRoutes
 from service.api.bindings import BindingRoutes
 from service.api.body import ClientGoneError
 from service.api.canaries import CanaryRoutes
+from service.api.collection import CollectionRoutes
 from service.api.decisions import DecisionRoutes
 from service.api.edits import EditRoutes
 from service.api.errors import KNOWN, HttpError, as_http, error_response
@@ -36,6 +37,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 def operations_app(server: Server) -> Starlette:
     """Return the application that answers for all routes of ours."""
     policies, artifacts = PolicyRoutes(server), ArtifactRoutes(server)
+    collection = CollectionRoutes(server)
     status, monitors = StatusRoutes(server), MonitorRoutes(server)
     edits, jobs, keys = EditRoutes(server), JobRoutes(server), KeyRoutes(server)
     bindings, plans, audit = BindingRoutes(server), PlanRoutes(server), AuditRoutes(server)
@@ -64,7 +66,9 @@ def operations_app(server: Server) -> Starlette:
             _route("canaries", canaries.all, ["GET"]),
             _route("artifacts", artifacts.all, ["GET"]),
             _route("artifacts", artifacts.add, ["POST"]),
+            _route("artifacts/gc", collection.collect, ["POST"]),
             _route("artifacts/{digest}", artifacts.one, ["GET"]),
+            _route("artifacts/{digest}", collection.remove, ["DELETE"]),
             _route("edits", edits.all, ["GET"]),
             _route("edits", edits.solve, ["POST"]),
             _route("edits/{name}", edits.one, ["GET"]),
@@ -75,6 +79,7 @@ def operations_app(server: Server) -> Starlette:
             _route("jobs/{id}/cancel", jobs.cancel, ["POST"]),
             _route("jobs/{id}/card", jobs.card, ["GET"]),
             _route("events", EventRoutes(server).all, ["GET"]),
+            _route("verdicts", decisions.verdicts, ["GET"]),
             _route("decisions", decisions.all, ["GET"]),
             _route("decisions/{id:path}", decisions.one, ["GET"]),
             _route("status", status.status, ["GET"]),

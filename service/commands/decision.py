@@ -26,6 +26,11 @@ class DecisionServer(ServerSource):
         params = {name: value for name, value in wanted.items() if value is not None}
         return self._ask("GET", "decisions", params=params)["decisions"]
 
+    def verdicts(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """Return what monitors did over the newest records."""
+        params = {name: value for name, value in wanted.items() if value is not None}
+        return self._ask("GET", "verdicts", params=params)
+
 
 @app.command()
 def show(
@@ -69,6 +74,36 @@ def list_decisions(
         return
     columns = ("id", "request", "at", "policies", "binding", "outcome", "acted")
     print_table(columns, [_row(one) for one in found])
+
+
+@app.command()
+def report(
+    policy: Annotated[str | None, typer.Option(help="Under this policy, or policy@revision.")] = (
+        None
+    ),
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Over so many of the newest.")] = 1000,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count what monitors did: those in shadow beside those that are enforced."""
+    found = _server(url).verdicts({"policy": policy, "limit": limit})
+    if as_json:
+        print_json(found)
+        return
+    print_line(f"over {found['records']} requests, by choices of their answers")
+    print_table(_USE_COLUMNS, [_use(one) for one in found["uses"]])
+    for one in found["uses"]:
+        for way, names in one.get("examples", {}).items():
+            if names:
+                print_line(f"{one['policy']} {one['monitor']} {way}: {', '.join(names)}")
+
+
+_COUNTS = ("choices", "fired", "acted", "faults", "agreed", "alone", "missed")
+_USE_COLUMNS = ("policy", "monitor", "mode", "do", *_COUNTS)
+
+
+def _use(found: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(found.get(name, "-")) for name in _USE_COLUMNS)
 
 
 def _server(url: str | None) -> DecisionServer:

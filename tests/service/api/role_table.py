@@ -51,6 +51,7 @@ OPERATIONS: dict[str, tuple[tuple[str, str], ...]] = {
     f"{V1}/jobs/{{id}}/cancel": (("POST", "author"),),
     f"{V1}/jobs/{{id}}/card": (("GET", "viewer"),),
     f"{V1}/events": (("GET", "viewer"),),
+    f"{V1}/verdicts": (("GET", "viewer"),),
     f"{V1}/decisions": (("GET", "viewer"),),
     f"{V1}/decisions/{{id:path}}": (("GET", "viewer"),),
     f"{V1}/status": (("GET", "viewer"),),
