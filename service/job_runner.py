@@ -10,9 +10,9 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +21,7 @@ from service.database import StoreError
 from service.errors import ServiceError
 from service.job_child import Child, JobFailedError
 from service.job_folder import fresh_folder
-from service.jobs import KEEPING, Content, Job, JobRecord, JobStore
+from service.jobs import KEEPING, Content, Job, JobRecord, JobStore, Sighting
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +84,21 @@ class Pace:
     threads: int = max(1, (os.cpu_count() or 1) // 4)
 
 
+class Silence:
+    """How long nothing new is heard of running jobs, by a clock that nobody sets."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Call a job lost that is not heard of for so long."""
+        self._seconds, self._clock = seconds, clock
+        self._since: dict[Sighting, float] = {}
+
+    def lost(self, sightings: Iterable[Sighting]) -> tuple[Sighting, ...]:
+        """Return those of the sightings that are all that was heard for too long."""
+        now = self._clock()
+        self._since = {sighting: self._since.get(sighting, now) for sighting in sightings}
+        return tuple(s for s, since in self._since.items() if now - since >= self._seconds)
+
+
 @dataclass
 class _Progress:
     stage: str = "starting"
@@ -108,6 +123,7 @@ class JobRunner:
         """
         self.jobs, self._work, self._folder = jobs, work, folder
         self._pace = pace or Pace()
+        self._silence = Silence(self._pace.lost_seconds)
         self._queued = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._at_work: tuple[int, asyncio.Event] | None = None
@@ -155,9 +171,8 @@ class JobRunner:
     async def _next(self) -> bool:
         """Run the next job; whether there was one."""
         self._queued.clear()
-        silent = datetime.now(UTC) - timedelta(seconds=self._pace.lost_seconds)
-        before = silent.isoformat(timespec="milliseconds")
-        await asyncio.to_thread(self.jobs.requeue_lost, before)
+        lost = self._silence.lost(await asyncio.to_thread(self.jobs.running))
+        await asyncio.to_thread(self.jobs.requeue_lost, lost)
         record = await asyncio.to_thread(self.jobs.claim)
         if record is None:
             return False

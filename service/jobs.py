@@ -6,7 +6,7 @@ still its own (``Job.attempt``), so that a job ends once, whoever thought it was
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -81,6 +81,19 @@ class Job:
     def is_over(self) -> bool:
         """Whether it ended."""
         return self.state in ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """When the runner of a running job last wrote that it is at work, by its own clock.
+
+    It is compared and never reckoned with: whoever sees the same one for too long has seen nothing
+    new, whatever the clocks of both say.
+    """
+
+    job: int
+    attempt: int
+    seen_at: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +200,22 @@ class JobStore:
             connection.execute(jobs.update().where(jobs.c.id == number).values(ended))
             return _job(_row(connection, number))
 
-    def requeue_lost(self, before: str) -> int:
-        """Queue running jobs again whose runner was last seen before a time; return how many.
+    def running(self) -> tuple[Sighting, ...]:
+        """Return when each running job was last heard of."""
+        query = sa.select(jobs.c.id, jobs.c.attempt, jobs.c.seen_at)
+        with self._database.read() as connection:
+            found = connection.execute(query.where(jobs.c.state == "running"))
+            return tuple(Sighting(*row) for row in found)
+
+    def requeue_lost(self, sightings: Iterable[Sighting]) -> int:
+        """Queue running jobs again that were not heard of since a sighting; return how many.
 
         A job whose servers vanish again and again fails instead: it may be what ends them.
         """
-        lost = sa.and_(jobs.c.state == "running", jobs.c.seen_at < before)
+        silent = [_unheard(sighting) for sighting in sightings]
+        if not silent:
+            return 0
+        lost = sa.and_(jobs.c.state == "running", sa.or_(*silent))
         given_up = {
             "state": "failed",
             "lost": jobs.c.lost + 1,
@@ -227,6 +250,14 @@ def job_view(job: Job) -> dict[str, Any]:
 def record_view(record: JobRecord) -> dict[str, Any]:
     """Return a job as JSON values, with what it was asked and what it found."""
     return job_view(record.job) | {"request": record.request, "result": record.result}
+
+
+def _unheard(sighting: Sighting) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        jobs.c.id == sighting.job,
+        jobs.c.attempt == sighting.attempt,
+        jobs.c.seen_at == sighting.seen_at,
+    )
 
 
 def _insert(connection: Connection, values: Mapping[str, Any]) -> Job:

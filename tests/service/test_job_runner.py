@@ -13,7 +13,8 @@ import pytest
 
 from editing.card import from_artifact
 from forward.container import read_artifact
-from service.jobs import Job, JobRecord
+from service.job_runner import Silence
+from service.jobs import Job, JobRecord, Sighting
 from service.store import Store
 from tests.service.solving import (
     CASE,
@@ -153,6 +154,22 @@ async def test_a_job_whose_server_vanished_is_run_again_by_the_next(
         assert (record.job.state, record.job.attempt, record.job.lost) == ("succeeded", 2, 1)
         assert len(found.edits()) == 1 and left_over(found) == []
         assert not found.jobs.fail(lost, "the first one comes back")
+
+
+def test_who_says_nothing_new_is_lost_whatever_the_clocks_say() -> None:
+    passed = [100.0]
+    silence = Silence(20, lambda: passed[0])
+    first = Sighting(1, 1, "1999-01-01T00:00:00.000+00:00")
+    other = Sighting(2, 1, "2999-01-01T00:00:00.000+00:00")
+    assert silence.lost([first, other]) == ()
+    passed[0] += 19
+    newer = Sighting(2, 1, "1990-01-01T00:00:00.000+00:00")
+    assert silence.lost([first, newer]) == ()
+    passed[0] += 1
+    assert silence.lost([first, newer]) == (first,)
+    passed[0] += 19
+    assert silence.lost([newer]) == (newer,)
+    assert silence.lost([first]) == (), "a job that was gone in between is seen anew"
 
 
 async def test_a_server_that_stops_puts_its_job_back(tmp_path: Path, model: Path) -> None:
