@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from service.commands import audit, binding, decision, demo, key, policy
+from service.commands import artifact, audit, binding, decision, demo, key, policy
 from service.commands.output import print_error
 from service.errors import ServiceError
 
@@ -109,6 +109,7 @@ app = typer.Typer(
 )
 app.add_typer(policy.app, name="policy")
 app.add_typer(binding.app, name="binding")
+app.add_typer(artifact.app, name="artifact")
 app.add_typer(audit.app, name="audit")
 app.add_typer(decision.app, name="decision")
 app.add_typer(key.app, name="key")

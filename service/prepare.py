@@ -79,6 +79,27 @@ def prepare(settings: Settings) -> Prepared:
     )
 
 
+def reopened(
+    settings: Settings,
+    checkpoint: Path,
+    model: ModelFingerprint,
+    capacities: Mapping[HookPoint, Capacity],
+    gates: int,
+    prompting: Prompting,
+) -> Prepared:
+    """Return what another process of the same server works with; the sizes are decided already.
+
+    Raises:
+        ServiceError: The directory is not what it was, or the store cannot be opened.
+    """
+    store = _store(settings)
+    directory = _directory(settings.policies)
+    library = ArtifactLibrary(store)
+    return Prepared(
+        settings, checkpoint, model, store, library, directory, capacities, gates, prompting
+    )
+
+
 def read_tokenizer(checkpoint: Path) -> Prompting:
     """Return how the checkpoint makes tokens of text, which calibrations are bound to.
 
@@ -154,5 +175,6 @@ def _directory(folder: Path | None) -> DirectoryState | None:
 
 def _store(settings: Settings) -> Store:
     if settings.state is None:
-        return Store.ephemeral()
-    return Store.open(settings.state, settings.artifacts_folder)
+        return Store.ephemeral(settings.artifact_quota)
+    quota = settings.artifact_quota
+    return Store.open(settings.state, settings.artifacts_folder, artifact_quota=quota)

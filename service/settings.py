@@ -83,7 +83,8 @@ class Settings:
     ``sites`` are hook points to instrument beyond those that the directory's policies use;
     ``state`` absent means a store that ends with the server; ``merge_layers`` are the decoder
     layers that edits may be merged into; ``drain_seconds`` is how long what is under way may take
-    when the server is to end; ``min_generation`` is the oldest state of the store to serve.
+    when the server is to end; ``min_generation`` is the oldest state of the store to serve;
+    ``artifact_quota`` is how many bytes the store's artifacts may take.
     """
 
     model: str
@@ -100,9 +101,12 @@ class Settings:
     decisions: EventRetention = field(default_factory=EventRetention)
     drain_seconds: float = DRAIN_SECONDS
     min_generation: int = 0
+    artifact_quota: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse a port that is none and a policy directory that is not there."""
+        if self.artifact_quota is not None and self.artifact_quota < 0:
+            raise SettingsError("the quota of artifacts is a number of bytes: 0 or more")
         if not 0 <= self.port <= 65535:
             raise SettingsError(f"port {self.port} is not between 0 and 65535")
         if not 0 <= self.drain_seconds < float("inf"):

@@ -75,6 +75,9 @@ def serve(
     min_generation: Annotated[
         int, typer.Option(min=0, help="Be ready only once the store's changes are in up to this.")
     ] = 0,
+    artifact_quota: Annotated[
+        int | None, typer.Option(min=0, help="Bytes that artifacts of the store may take.")
+    ] = None,
 ) -> None:
     """Serve a model, steered by the policies of a directory; every vLLM option is accepted too."""
     environment = Environment.read()
@@ -95,6 +98,7 @@ def serve(
         merge_layers=layers_of(merge_layers),
         drain_seconds=drain_seconds,
         min_generation=min_generation,
+        artifact_quota=artifact_quota,
     )
     options = with_demo_options(rest) if is_demo else rest
     _run(settings, options, is_demo, generated)
@@ -141,7 +145,8 @@ def with_demo_options(options: list[str]) -> list[str]:
 
 def _run(settings: Settings, options: list[str], is_demo: bool, generated: str | None) -> None:
     # Imported here: only this command needs torch and vLLM.
-    from service.engine.launcher import BOOT_REFUSALS, run
+    from service.engine.boot_refusals import BOOT_REFUSALS
+    from service.engine.launcher import run
     from service.prepare import PREPARE_REFUSALS, prepare
 
     print_line("reading the model and the policies …")

@@ -145,3 +145,18 @@ def test_a_store_is_verified_without_a_server(call: Call, tmp_path: Path, policy
     )
     assert call("audit", "verify", *state, "--json").json["bad"]["seq"] == 2
     assert [e["seq"] for e in call("audit", "list", *state, "--json").json["entries"]] == [3, 1]
+
+
+def test_artifacts_are_listed_collected_and_removed(call: Call, world: tuple[str, World]) -> None:
+    url = ("--url", world[0])
+    listed = call("artifact", "list", *url, "--json").json
+    named = {artifact["name"]: artifact["digest"] for artifact in listed}
+    assert "direction" in call("artifact", "list", *url).out
+    assert call("artifact", "gc", *url).out == "nothing removed, 0 bytes\n"
+    would = call("artifact", "gc", *url, "--hours", "0", "--dry-run")
+    first = f"{named['other'][:12]} direction other would be removed\n"
+    assert would.out.startswith(f"{first}1 would be removed, ")
+    kept = call("artifact", "remove", named["formal"], *url)
+    assert (kept.code, "is named by Policy" in kept.err) == (1, True)
+    assert call("artifact", "remove", named["other"], *url).out == "direction other removed\n"
+    assert call("artifact", "gc", *url, "--hours", "0", "--json").json["removed"] == []
