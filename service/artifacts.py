@@ -102,6 +102,8 @@ class ArtifactLibrary:
     def newest(self) -> Library:
         """Return the newest artifact of each kind and name, and all of ``BOUND``, newest first."""
         stored = self._store.all_artifacts()
+        there = {one.digest for one in stored}
+        self._read = {digest: read for digest, read in self._read.items() if digest in there}
         return self._library([(s.kind, s.name, s.digest) for s in stored if s.kind in KINDS])
 
     def pinned(self, artifacts: Mapping[str, str]) -> Library:
