@@ -17,7 +17,9 @@ NO_CHANGE, REFUSED, CHANGES = 0, 1, 3
 Files = Annotated[list[Path], typer.Argument(help="Policy files, or folders of them.")]
 Name = Annotated[str, typer.Argument(help="The policy's name.")]
 Url = Annotated[str | None, typer.Option("--url", help="Ask the server at this URL.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Return once the change is served.")]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Return once every server of the store serves it.")
+]
 Timeout = Annotated[float, typer.Option(min=0, help="Seconds that --wait waits at most.")]
 Generation = Annotated[
     int | None,

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from service.commands.output import CommandError
@@ -48,26 +48,38 @@ class PolicyServer(ServerSource):
         """Return one binding in detail."""
         return self._ask("GET", f"bindings/{name}")
 
-    def wait(
-        self, generation: int, seconds: float, now: Callable[[], float] = time.monotonic
-    ) -> None:
-        """Return once a generation, or a later one, is served.
+    def wait(self, generation: int, seconds: float) -> None:
+        """Return once every server of the store that is alive serves a generation or a later one.
 
         Raises:
-            CommandError: It is not in time; says which is.
+            CommandError: They do not in time; names those that lag, and what they serve.
         """
-        limit = now() + seconds
-        while (served := self._ask("GET", "status")["generation"]) < generation:
-            if now() >= limit:
+        limit = time.monotonic() + seconds
+        while behind := self._behind(generation):
+            if time.monotonic() >= limit:
                 raise CommandError(
-                    f"generation {generation} is recorded, but after {seconds:g} s "
-                    f"{served} is served: 'trimtab policy apply --wait' again to go on waiting"
+                    f"generation {generation} is recorded, but not served everywhere after "
+                    f"{seconds:g} s: {', '.join(behind)}. Apply the same again with --wait to go "
+                    "on waiting"
                 )
             time.sleep(POLL_SECONDS)
+
+    def _behind(self, generation: int) -> list[str]:
+        """Return who serves an older generation, and why if that is known."""
+        served = self._ask("GET", "status")["generation"]
+        others = self._ask("GET", "replicas")["replicas"]
+        lagging = [one for one in others if one["alive"] and one["generation"] < generation]
+        asked = [f"{self._url} serves {served}"] if served < generation else []
+        return asked + [_laggard(one) for one in lagging if not one["self"]]
 
     def _change(self, method: str, path: str, generation: int | None, **more: Any) -> Json:
         headers = {} if generation is None else {"If-Match": f'"{generation}"'}
         return self._ask(method, path, headers=headers, timeout=CHANGE_SECONDS, **more)
+
+
+def _laggard(replica: Json) -> str:
+    why = f" ({replica['fault']})" if replica["fault"] else ""
+    return f"{replica['id']} serves {replica['generation']}{why}"
 
 
 def _text(documents: Sequence[Document]) -> str:

@@ -1,16 +1,20 @@
 """The commands that plan and make changes, on a server with real tables."""
 
+import asyncio
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.activation import By
+from service.replicas import Replica
 from service.store import Store
-from tests.service.api.world import KEY, World, build, document, steering
+from tests.service.api.world import KEY, World, build, document, server_of, steering
 from tests.service.commanding import Call
 from tests.service.serving import served_world
 
@@ -69,6 +73,31 @@ def test_apply_is_idempotent_and_waits(call: Call, world: tuple[str, World], fil
     again = call("policy", "apply", path, *url)
     assert (again.code, again.out) == (0, f"nothing changed: generation {now} says so already\n")
     assert call("policy", "apply", path, *url, "--json").json["generation"] == now
+
+
+def test_waiting_names_the_servers_that_lag(
+    call: Call, files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIMTAB_ADMIN_KEY", KEY)
+    following: list[asyncio.Task[None]] = []
+
+    async def make() -> World:
+        world = await build()
+        following.append(asyncio.create_task(server_of(world).reconciler.run()))
+        return world
+
+    with served_world(make) as (url, world):
+        replicas = world.store.replicas()
+        other = replace(Replica.new(), id="other", fault="no capacity")
+        replicas.say(other)
+        arguments = ("policy", "apply", files(steering("formal", 2.0)), "--url", url, "--wait")
+        deadline = time.monotonic() + 20
+        while "other serves 0" not in (late := call(*arguments, "--timeout", "0")).err:
+            assert time.monotonic() < deadline
+        assert (late.code, "other serves 0 (no capacity)" in late.err) == (1, True)
+        now = world.governor.catalog.generation
+        replicas.say(replace(other, beats=1, generation=now))
+        assert call(*arguments).code == 0
 
 
 def test_a_change_for_another_generation_is_refused(
