@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import openai
 import pytest
 
 from tests import scribe
@@ -81,3 +82,28 @@ def choices(found: Fields) -> list[Any]:
     """Return the choices of an answer of chat or completions."""
     answer = found.get("answer") or found.get("stream")
     return answer.get("choices", []) if isinstance(answer, dict) else []
+
+
+def test_what_only_trimtab_refuses_has_the_clients_own_class(server: Served) -> None:
+    """A policy that is not there or not for this client, and a key at its limit or at its end."""
+    asked: dict[str, Any] = {"model": scribe.NAME, "messages": MESSAGES, "max_tokens": 1}
+    limits = {"requests_per_minute": 1}
+    key = server.http.post(
+        "/trimtab/v1/keys",
+        json={"name": "busy", "role": "infer", "limits": limits},
+        headers=server.admin,
+    ).json()
+    with client_of(server) as client:
+        with pytest.raises(openai.NotFoundError, match="policy"):
+            client.chat.completions.create(**asked | {"model": f"{scribe.NAME}:nothing"})
+        with pytest.raises(openai.BadRequestError, match="policy"):
+            client.chat.completions.create(**asked, extra_body={"policy": 3})
+        busy = client.with_options(api_key=key["key"])
+        assert busy.chat.completions.create(**asked).choices
+        with pytest.raises(openai.RateLimitError, match="1 requests a minute") as limited:
+            busy.chat.completions.create(**asked)
+        assert 1 <= int(limited.value.response.headers["retry-after"]) <= 60
+        server.http.delete(f"/trimtab/v1/keys/{key['id']}", headers=server.admin)
+        with pytest.raises(openai.AuthenticationError, match="revoked"):
+            busy.chat.completions.create(**asked)
+        assert client.chat.completions.create(**asked).choices, "another key is not held back"
