@@ -1,0 +1,224 @@
+"""64 streams for five minutes while policies change: no leak, no lost event, and what it costs.
+
+Plain vLLM carries the same load before and after, so that a machine that slows down shows.
+"""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from service.commands.serve import DEMO_NAME, with_demo_options
+from tests.engine.test_server import DEMO
+from tests.served import PLAIN_VLLM, Served
+
+pytestmark = pytest.mark.prove
+
+STREAMS, SECONDS, PLAIN_SECONDS = 64, 300, 75
+WARM_SECONDS = 60
+"""What is cached grows at first; the slope is taken after it."""
+CHANGE_SECONDS = 1.0
+TOKENS = 48
+MIB = 1 << 20
+GROWTH = 1.0
+"""MiB a minute of all processes together: below it there is no leak that these minutes can show."""
+EAGER = ("--enforce-eager",)
+
+
+@dataclass
+class Load:
+    """What a load of streams saw: seconds to the first token, and to the end."""
+
+    first: list[float] = field(default_factory=list[float])
+    whole: list[float] = field(default_factory=list[float])
+    policies: set[str] = field(default_factory=set[str])
+
+    def quantile(self, name: str, q: float) -> float:
+        """Return a quantile in seconds."""
+        return float(np.quantile(getattr(self, name), q))
+
+
+@contextmanager
+def plain(folder: Path) -> Generator[Served]:
+    """The same model under vLLM alone, with the options that the demo is served with."""
+    folder.mkdir()
+    arguments = [str(DEMO / "checkpoint"), *with_demo_options([*EAGER])]
+    with Served(folder, arguments, PLAIN_VLLM) as served:
+        yield served
+
+
+def body(policy: str | None) -> dict[str, Any]:
+    """A streamed request of a fixed length."""
+    name = DEMO_NAME if policy is None else f"{DEMO_NAME}:{policy}"
+    return {
+        "model": name,
+        "messages": [{"role": "user", "content": "where does sami grant live?"}],
+        "max_tokens": TOKENS,
+        "temperature": 0,
+        "ignore_eos": True,
+        "stream": True,
+    }
+
+
+async def streams(server: Served, seconds: float, policy: str | None) -> Load:
+    """Keep 64 streams open for a while; each begins anew when it ends."""
+    load, until = Load(), time.monotonic() + seconds
+    limits = httpx.Limits(max_connections=STREAMS)
+
+    async def one(client: httpx.AsyncClient) -> None:
+        while time.monotonic() < until:
+            started, first = time.monotonic(), 0.0
+            stream = client.stream("POST", "/v1/chat/completions", json=body(policy))
+            async with stream as answer:
+                assert answer.status_code == 200, await answer.aread()
+                ended = False
+                async for line in answer.aiter_lines():
+                    first = first or (time.monotonic() if _has_text(line) else 0.0)
+                    ended = ended or line == "data: [DONE]"
+                assert ended
+                load.policies.add(answer.headers.get("x-trimtab-policy", ""))
+            load.first.append(first - started)
+            load.whole.append(time.monotonic() - started)
+
+    async with httpx.AsyncClient(base_url=server.url, timeout=300, limits=limits) as client:
+        await asyncio.gather(*(one(client) for _ in range(STREAMS)))
+    return load
+
+
+def _has_text(line: str) -> bool:
+    return '"content":"' in line and '"content":""' not in line
+
+
+def memory(server: Served) -> int:
+    """Return the bytes that the server's processes hold, each page counted once."""
+    total = 0
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and _group(process) == server.process.pid:
+            total += _proportional(process)
+    return total
+
+
+def _group(process: Path) -> int:
+    try:
+        return os.getpgid(int(process.name))
+    except ProcessLookupError:
+        return 0
+
+
+def _proportional(process: Path) -> int:
+    try:
+        lines = (process / "smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:")), 0)
+
+
+def watched(name: str, coefficient: float) -> dict[str, Any]:
+    """A steered policy whose monitor fires on every request, so that each leaves an event."""
+    return {
+        "apiVersion": "trimtab/v1",
+        "kind": "Policy",
+        "metadata": {"name": name},
+        "spec": {
+            "steer": [{"direction": "formal", "coefficient": coefficient}],
+            "monitors": {"harm": {"mode": "enforce", "above": -1e6, "do": "alert"}},
+        },
+    }
+
+
+async def under_churn(server: Served) -> tuple[Load, list[tuple[float, int]], int]:
+    """Load a server while its policy changes; return memory over time and the changes too."""
+    loading = asyncio.create_task(streams(server, SECONDS, "live"))
+    samples: list[tuple[float, int]] = []
+    changes, started = 0, time.monotonic()
+    async with httpx.AsyncClient(base_url=server.url, headers=server.admin, timeout=60) as client:
+        while not loading.done():
+            changes += 1
+            document = watched("live", 0.1 + 0.001 * (changes % 500))
+            answer = await client.post("/trimtab/v1/policies", json=document)
+            assert answer.is_success, answer.text
+            if changes % 5 == 0:
+                samples.append(
+                    (time.monotonic() - started, await asyncio.to_thread(memory, server))
+                )
+            await asyncio.sleep(CHANGE_SECONDS)
+    return await loading, samples, changes
+
+
+def slope(samples: list[tuple[float, int]]) -> float:
+    """Return MiB a minute, over what came after the warm-up."""
+    late = [(at / 60, used / MIB) for at, used in samples if at >= WARM_SECONDS]
+    return float(np.polyfit(*zip(*late, strict=True), 1)[0])
+
+
+def events_of(server: Served) -> int:
+    """Return how many events there are, once all that waits is written."""
+    time.sleep(3)
+    total, after = 0, 0
+    while True:
+        listed = server.http.get(
+            "/trimtab/v1/events", headers=server.admin, params={"since": after, "limit": 1000}
+        ).json()["events"]
+        if not listed:
+            return total
+        total, after = total + len(listed), listed[-1]["id"]
+
+
+def test_five_minutes(tmp_path: Path, figures: dict[str, Any]) -> None:
+    """The load under churn, between two spells of plain vLLM."""
+    with plain(tmp_path / "before") as server:
+        before = asyncio.run(streams(server, PLAIN_SECONDS, None))
+    folder = tmp_path / "trimtab"
+    folder.mkdir()
+    with Served(folder, [*EAGER, "--state", str(folder / "state")]) as server:
+        answer = server.http.post(
+            "/trimtab/v1/policies", headers=server.admin, json=watched("live", 0.1)
+        )
+        assert answer.is_success, answer.text
+        load, samples, changes = asyncio.run(under_churn(server))
+        events = events_of(server)
+        status = server.http.get("/trimtab/v1/status", headers=server.admin).json()
+        page = server.http.get("/metrics").text
+    with plain(tmp_path / "after") as server:
+        after = asyncio.run(streams(server, PLAIN_SECONDS, None))
+    dropped = [line for line in page.splitlines() if "dropped_total" in line and line[0] != "#"]
+    figures["load"] = {
+        "streams at once": STREAMS,
+        "seconds": SECONDS,
+        "requests": len(load.whole),
+        "changes": changes,
+        "revisions that served": len(load.policies),
+        "events": events,
+        "dropped": dropped,
+        "draining slots at the end": status["capacity"]["draining"],
+        "MiB": [round(samples[0][1] / MIB), round(samples[-1][1] / MIB)],
+        "MiB a minute after the first": round(slope(samples), 2),
+        "latency": {name: latency(name, before, load, after) for name in ("first", "whole")},
+    }
+    (tmp_path / "memory.json").write_text(json.dumps(samples))
+    assert events == len(load.whole)
+    assert status["capacity"]["draining"] == 0
+    assert slope(samples) < GROWTH
+
+
+def latency(name: str, before: Load, load: Load, after: Load) -> dict[str, Any]:
+    """Return seconds at p50 and p99, and the ratio to plain vLLM before and after together."""
+    both = Load(before.first + after.first, before.whole + after.whole)
+    return {
+        f"p{round(100 * q)}": {
+            "plain before": round(before.quantile(name, q), 3),
+            "plain after": round(after.quantile(name, q), 3),
+            "trimtab": round(load.quantile(name, q), 3),
+            "ratio": round(load.quantile(name, q) / both.quantile(name, q), 3),
+        }
+        for q in (0.5, 0.99)
+    }
