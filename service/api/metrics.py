@@ -1,12 +1,15 @@
 """Prometheus metrics named ``trimtab_*``, on vLLM's page.
 
 Policy names are the only label values that come from outside, and only names of active policies.
+Where a server has several processes each writes its part into files, and whichever is asked reads
+all: counts are added up, and a gauge is that of the process that lags or lacks most.
 """
 
+import os
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
@@ -14,6 +17,7 @@ from service.api.monitor_metrics import MonitorMetrics
 from service.catalog import Catalog
 from service.selection import Selection
 
+Mode = Literal["mostrecent", "livesum", "livemin"]
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -22,6 +26,8 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         """Register on ``registry``; the default one is what ``/metrics`` shows."""
+        self.is_shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        self._shown: set[tuple[str, ...]] = set()
         self._requests = Counter(
             "trimtab_requests",
             "Inference requests by policy ('none' without one) and outcome; a request counts once "
@@ -44,13 +50,23 @@ class Metrics:
             registry, "policy_info", "Active policies.", "name", "revision", "mode", "digest"
         )
         self._used = _gauge(registry, "table_used", "Table indices in use.", "table")
-        self._draining = _gauge(registry, "draining_slots", "Replaced slots still held.")
-        self._generation = _gauge(registry, "generation", "Number of the active snapshot.")
+        self._draining = _gauge(
+            registry, "draining_slots", "Replaced slots still held.", mode="livesum"
+        )
+        self._generation = _gauge(
+            registry, "generation", "Number of the active snapshot.", mode="livemin"
+        )
         self._directory_good = _gauge(
-            registry, "directory_good", "1 if the policy directory is active as it is now, else 0."
+            registry,
+            "directory_good",
+            "1 if the policy directory is active as it is now, else 0.",
+            mode="livemin",
         )
         self._store_up = _gauge(
-            registry, "store_up", "1 if the store can be read and written, else 0."
+            registry,
+            "store_up",
+            "1 if the store can be read and written, else 0.",
+            mode="livemin",
         )
         self._changes = Counter(
             "trimtab_changes",
@@ -98,9 +114,17 @@ class Metrics:
 
     def refresh(self, catalog: Catalog, status: Mapping[str, Any]) -> None:
         """Set the gauges to what is active now; called before a page is read."""
-        self._info.clear()
-        for p in catalog.policies.values():
-            self._info.labels(p.name, str(p.revision), p.spec.mode, p.digest[:12]).set(1)
+        active = {
+            (p.name, str(p.revision), p.spec.mode, p.digest[:12]) for p in catalog.policies.values()
+        }
+        if self.is_shared:  # a file keeps what it once had
+            for labels in self._shown - active:
+                self._info.labels(*labels).set(0)
+        else:
+            self._info.clear()
+        for labels in active:
+            self._info.labels(*labels).set(1)
+        self._shown = active
         for table, count in status["capacity"]["used"].items():
             self._used.labels(table).set(count)
         self._draining.set(status["capacity"]["draining"])
@@ -109,5 +133,7 @@ class Metrics:
         self._directory_good.set(not directory["errors"] and directory["refused"] is None)
 
 
-def _gauge(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Gauge:
-    return Gauge(f"trimtab_{name}", text, labels, registry=registry, multiprocess_mode="mostrecent")
+def _gauge(
+    registry: CollectorRegistry, name: str, text: str, *labels: str, mode: Mode = "mostrecent"
+) -> Gauge:
+    return Gauge(f"trimtab_{name}", text, labels, registry=registry, multiprocess_mode=mode)

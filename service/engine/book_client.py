@@ -29,6 +29,7 @@ from service.engine.book_wire import (
     Placed,
     Refused,
     Release,
+    Serves,
     Told,
     Used,
     Welcome,
@@ -119,6 +120,10 @@ class SharedBooks:
         self._let_go.append(program.digest)
         if self._releasing is None:
             self._releasing = asyncio.create_task(self._release())
+
+    def serves(self) -> None:
+        """Tell the owner that this process answers requests."""
+        self._tell(Serves())
 
     async def settled(self) -> None:
         """Wait until what was released is said."""

@@ -7,7 +7,6 @@ without one of its processes: the supervisor ends them all (``service.engine.pro
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +26,7 @@ from service.engine.book_wire import (
     Placed,
     Refused,
     Release,
+    Serves,
     Told,
     Used,
     Welcome,
@@ -47,6 +47,7 @@ class _Visitor:
 
     writer: asyncio.StreamWriter
     process: int | None = None
+    is_serving: bool = False
     programs: dict[str, Program] = field(default_factory=dict[str, Program])
     counts: Counter[str] = field(default_factory=Counter[str])
     tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
@@ -59,14 +60,20 @@ class _Visitor:
 class BookKeeper:
     """Answers on a Unix-domain socket, from ``start`` to ``close``, on the books' event loop."""
 
-    def __init__(self, books: OwnBooks, on_hello: Callable[[int], None] | None = None) -> None:
-        """Keep ``books`` for others; ``on_hello`` hears which process has come."""
-        self._books, self._on_hello = books, on_hello or (lambda process: None)
+    def __init__(self, books: OwnBooks) -> None:
+        """Keep ``books`` for others."""
+        self._books = books
         self._decoder = msgspec.msgpack.Decoder(Asked)
         self._visitors: set[_Visitor] = set()
         self._visits: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._is_telling = False
+
+    @property
+    def serving(self) -> tuple[int, ...]:
+        """The other processes that answer requests."""
+        visitors = (v.process for v in self._visitors if v.is_serving)
+        return tuple(sorted(process for process in visitors if process is not None))
 
     async def start(self, path: Path) -> None:
         """Listen; others may come from now on.
@@ -109,7 +116,8 @@ class BookKeeper:
         if isinstance(asked, Hello):
             visitor.process = asked.process
             visitor.tell(Welcome(self._books.size, self._books.used))
-            self._on_hello(asked.process)
+        elif isinstance(asked, Serves):
+            visitor.is_serving = True
         elif isinstance(asked, Release):
             for digest in asked.digests:
                 self._release(visitor, digest)

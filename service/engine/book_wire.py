@@ -24,6 +24,10 @@ class Hello(msgspec.Struct, tag=True, array_like=True):
     process: int
 
 
+class Serves(msgspec.Struct, tag=True, array_like=True):
+    """The process answers requests from now on; not answered."""
+
+
 class Place(msgspec.Struct, tag=True, array_like=True):
     """Book a program (as ``program_wire`` has it); answered by ``Placed`` or ``Refused``."""
 
@@ -79,7 +83,7 @@ class Refused(msgspec.Struct, tag=True, array_like=True):
     message: str
 
 
-Asked = Hello | Place | Check | Release
+Asked = Hello | Serves | Place | Check | Release
 Told = Welcome | Used | Placed | Fits | Refused
 
 _encoder = msgspec.msgpack.Encoder()

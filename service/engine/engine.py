@@ -19,7 +19,7 @@ from service.engine.door import Door
 from service.engine.generate import Generate, StampedGenerate
 from service.engine.lease import Lease
 from service.engine.merge_control import Merger
-from service.engine.refusals import refuse_arguments, refuse_config
+from service.engine.refusals import refuse_arguments, refuse_config, refuse_merging
 from service.engine.slots import Slots
 from service.engine.tracks import Tracks
 from service.engine.watched import Watching
@@ -45,6 +45,7 @@ def configure(
         RefusedOptionError: The arguments ask for what is not proven.
     """
     refuse_arguments(args)
+    refuse_merging(args, merge_layers)
     keep_adapters(args)
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
     platform = "CPU" if current_platform.is_cpu() else "CUDA"

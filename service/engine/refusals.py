@@ -4,7 +4,7 @@ One table; every error is made from it. An option leaves the table when a test p
 """
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,29 +40,58 @@ def _is_set(name: str) -> Callable[[Namespace], bool]:
     return lambda args: bool(getattr(args, name, None))
 
 
+def _is_given(name: str) -> Callable[[Namespace], bool]:
+    return lambda args: getattr(args, name, None) not in (None, False)
+
+
 def _in_environment(name: str) -> Callable[[Namespace], bool]:
     return lambda args: bool(getattr(envs, name))
 
 
 _LEAVE_OUT = "leave it out"
-_ONE_PROCESS = "policies are applied by one API process for now"
+_ONE_SERVER = "this server starts its engines itself and checks every one of them"
+_NO_RAY = "Ray's workers are not proven: which of them have died is not seen at once"
 _TEXT_ONLY = "only text models are proven"
 _UNCHANGED = "an adapter swapped under its name would read KV that another wrote"
 
 ARGUMENT_REFUSALS = (
     Refusal(
-        "--api-server-count above 1", _ONE_PROCESS, _LEAVE_OUT, _more_than("api_server_count", 1)
+        "--api-server-count below 1",
+        "nobody would apply policies",
+        _LEAVE_OUT,
+        lambda args: (1 if args.api_server_count is None else args.api_server_count) < 1,
     ),
-    Refusal("--headless", _ONE_PROCESS, _LEAVE_OUT, _is_set("headless")),
+    Refusal("--headless", _ONE_SERVER, "run replicas", _is_set("headless")),
+    *(
+        Refusal(f"--{name}", _ONE_SERVER, "run replicas", _is_given(name.replace("-", "_")))
+        for name in (
+            *("data-parallel-rank", "data-parallel-start-rank", "data-parallel-size-local"),
+            *("data-parallel-address", "data-parallel-hybrid-lb", "data-parallel-external-lb"),
+            "data-parallel-multi-port-external-lb",
+        )
+    ),
+    Refusal("--nnodes above 1", _ONE_SERVER, "run replicas", _more_than("nnodes", 1)),
     Refusal(
-        "--data-parallel-size above 1",
-        "updates are acknowledged by one engine only",
-        "run replicas",
-        _more_than("data_parallel_size", 1),
+        "--data-parallel-backend ray",
+        _NO_RAY,
+        _LEAVE_OUT,
+        lambda args: getattr(args, "data_parallel_backend", None) == "ray",
+    ),
+    Refusal(
+        "--distributed-executor-backend other than mp or uni",
+        _NO_RAY,
+        "use mp",
+        lambda args: getattr(args, "distributed_executor_backend", None) not in (None, "mp", "uni"),
+    ),
+    Refusal(
+        "--enable-elastic-ep",
+        "an engine that joins later would have empty tables",
+        _LEAVE_OUT,
+        _is_set("enable_elastic_ep"),
     ),
     Refusal(
         "--pipeline-parallel-size above 1",
-        "sites on several stages are not proven",
+        "a stage has the scores of its own layers alone, and only the last one's are sent",
         "use --tensor-parallel-size",
         _more_than("pipeline_parallel_size", 1),
     ),
@@ -262,6 +291,26 @@ def refuse_arguments(args: Namespace) -> None:
         raise RefusedOptionError("\n".join(asked))
 
 
+def refuse_merging(args: Namespace, merge_layers: Sequence[int]) -> None:
+    """Refuse to merge edits into weights where no door is before all requests.
+
+    Raises:
+        RefusedOptionError: Names what does not go together.
+    """
+    asked = [
+        f"{option} above 1 together with --merge-layers is refused: while weights change no "
+        "request may be answered, and the door that keeps them out is one process's, before one "
+        "engine; serve edits beside the weights"
+        for option, count in (
+            ("--api-server-count", args.api_server_count),
+            ("--data-parallel-size", args.data_parallel_size),
+        )
+        if merge_layers and (count or 1) > 1
+    ]
+    if asked:
+        raise RefusedOptionError("\n".join(asked))
+
+
 def refuse_config(config: Any) -> None:
     """Refuse what vLLM made of the options: what defaults and the model itself bring in.
 
@@ -278,6 +327,10 @@ def refuse_config(config: Any) -> None:
         ),
         "sequence parallelism is refused: tokens are split over ranks": bool(
             config.parallel_config.use_sequence_parallel_moe
+        ),
+        "--data-parallel-size above 1 with a mixture of experts is refused: its engines step "
+        "together, and steps without requests are not proven": bool(
+            config.parallel_config.data_parallel_size > 1 and model.is_moe
         ),
         "an external KV connector is refused: it does not see block keys": (
             config.kv_transfer_config is not None

@@ -23,6 +23,10 @@ class EngineDiedError(RuntimeError):
     """The engine died under its server."""
 
 
+class ProcessDiedError(RuntimeError):
+    """A process of a server ended by itself, and the server with it."""
+
+
 class Stopping:
     """Ends one server, on the event loop that it runs on."""
 

@@ -75,8 +75,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.rank = Rank()
         self.own = OwnBooks(allocator(), self.rank.write)
-        self.came: list[int] = []
-        self.keeper = BookKeeper(self.own, self.came.append)
+        self.keeper = BookKeeper(self.own)
         self.path = folder / PATH_NAME
         self.fences: list[Fence] = []
         self.others: list[SharedBooks] = []
@@ -166,9 +165,20 @@ async def test_the_tables_are_those_of_one_process(tmp_path: Path) -> None:
                 server.rank.sites[point].buffers(), alone.sites[point].buffers(), strict=True
             )
             assert all(torch.equal(a, b) for a, b in pairs)
-        assert server.came == [1, 2]
         assert {tuple(b.size.items()) for b in owners} == {tuple(lonely.size.items())}
         await until(lambda: all(b.used == lonely.used for b in owners), "equal use")
+
+
+async def test_the_owner_knows_who_serves(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        first, second = await server.join(), await server.join()
+        assert server.keeper.serving == ()
+        second.serves()
+        await until(lambda: server.keeper.serving == (2,), "word of the second")
+        first.serves()
+        await until(lambda: server.keeper.serving == (1, 2), "word of the first")
+        await second.close()
+        await until(lambda: server.keeper.serving == (1,), "its end")
 
 
 async def test_one_content_costs_the_tables_once_and_goes_with_its_last_holder(
