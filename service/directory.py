@@ -4,8 +4,8 @@ A bad file keeps the documents of its last good content and is reported; the oth
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
@@ -55,6 +55,11 @@ class DirectoryState:
         """What is wrong now, in the order of files."""
         folder = (self.folder_error,) if self.folder_error is not None else ()
         return folder + tuple(error for file in self.files.values() for error in file.errors)
+
+    def holding(self, documents: Iterable[Document]) -> "DirectoryState":
+        """Return the state in which it has these documents and no others."""
+        files = MappingProxyType({"": FileState("", tuple(documents))})
+        return replace(self, digest="", files=files, folder_error=None)
 
     @property
     def artifacts_folder(self) -> Path:

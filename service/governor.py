@@ -17,6 +17,7 @@ from service.artifacts import ArtifactLibrary
 from service.assignment import with_fields
 from service.catalog import (
     Catalog,
+    CatalogError,
     check_post,
     running_canary,
     with_halt,
@@ -163,17 +164,25 @@ class Governor:
         async with self._lock:
             return await self._changer.change(wanted, By(actor, "apply", expected))
 
-    async def plan(self, documents: Iterable[Document]) -> Plan:
+    async def plan(self, documents: Iterable[Document], as_directory: bool = False) -> Plan:
         """Return what applying documents would do, and why it would be refused if it would.
 
+        Args:
+            documents: The documents.
+            as_directory: They are all that the policy directory would have, with the artifacts
+                that lie in it now.
+
         Raises:
+            CatalogError: There is no policy directory.
             ArtifactError, StoreError: As ``apply``, where that leaves nothing to plan with.
         """
         given = list(documents)
         async with self._lock:
             await self._changer.catch_up()
-            wanted = await self._changer.wanted(given)
-            desired, refusal = await self._tried(given, wanted)
+            directory = self._holding(given) if as_directory else None
+            posted = [] if as_directory else given
+            wanted = await self._changer.wanted(posted, directory=directory)
+            desired, refusal = await self._tried(posted, wanted)
             tables = (self._publisher.size, self._publisher.used)
             return await asyncio.to_thread(
                 make_plan,
@@ -357,6 +366,12 @@ class Governor:
         """Return the file in which the directory has a document, if it has it."""
         documents = self._directory.documents if self._directory is not None else ()
         return next((d.source for d in documents if d.key == key), None)
+
+    def _holding(self, documents: Iterable[Document]) -> DirectoryState:
+        """Return the policy directory with other documents in it."""
+        if self._directory is None:
+            raise CatalogError("this server follows no policy directory", 409, "no_directory")
+        return self._directory.holding(documents)
 
     async def _tried(
         self, given: Iterable[Document], wanted: list[Wanted]

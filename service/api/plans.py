@@ -26,9 +26,13 @@ class PlanRoutes:
         self._server = server
 
     async def plan(self, request: Request) -> Response:
-        """Say what applying the documents of a body would do; nothing is changed."""
+        """Say what applying the documents of a body would do; nothing is changed.
+
+        With ``?owner=directory`` they are all that the policy directory would have.
+        """
+        as_directory = _as_directory(request.query_params)
         documents = await read_documents(request)
-        plan = await self._server.governor.plan(documents)
+        plan = await self._server.governor.plan(documents, as_directory)
         return JSONResponse(plan_view(plan), headers=etag(plan.generation))
 
     async def rollback(self, request: Request) -> Response:
@@ -84,6 +88,14 @@ def _refusal(error: Exception) -> Mapping[str, Any]:
     return {"status": found.status, "code": found.code, "message": found.message} | dict(
         found.extra
     )
+
+
+def _as_directory(query: Mapping[str, str]) -> bool:
+    owner = query.get("owner", "api")
+    if set(query) - {"owner"} or owner not in ("api", "directory"):
+        message = "a plan has one parameter: owner, which is api or directory"
+        raise HttpError(400, "invalid_query", message, "owner")
+    return owner == "directory"
 
 
 def _number(body: bytes) -> int | None:

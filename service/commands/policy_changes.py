@@ -27,9 +27,17 @@ Generation = Annotated[
 ]
 
 
-def plan(files: Files, url: Url = None, as_json: AsJson = False) -> None:
+def plan(
+    files: Files,
+    as_directory: Annotated[
+        bool,
+        typer.Option("--as-directory", help="They are all that the policy directory would have."),
+    ] = False,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
     """Say what applying files would do: exit code 0 for nothing, 3 for changes, 1 if refused."""
-    found = PolicyServer.at(url).plan(load_paths(files))
+    found = PolicyServer.at(url).plan(load_paths(files), as_directory)
     if as_json:
         print_json(found)
     else:

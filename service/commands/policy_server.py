@@ -23,9 +23,11 @@ class PolicyServer(ServerSource):
         """Return the server at a URL, the default one unless given."""
         return cls(url or DEFAULT_URL, Environment.read())
 
-    def plan(self, documents: Sequence[Document]) -> Json:
-        """Return what applying documents would do."""
-        return self._change("POST", "policies/plan", None, content=_text(documents))
+    def plan(self, documents: Sequence[Document], as_directory: bool) -> Json:
+        """Return what applying documents would do, or having only them in the policy directory."""
+        asked = {"owner": "directory" if as_directory else "api"}
+        text = _text(documents)
+        return self._change("POST", "policies/plan", None, params=asked, content=text)
 
     def apply(self, documents: Sequence[Document], generation: int | None) -> Json:
         """Apply documents, for a generation if one is given, and return what that did."""

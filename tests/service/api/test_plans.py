@@ -143,6 +143,42 @@ async def test_a_plan_of_what_the_directory_owns_names_its_file(tmp_path):
         assert "a.yaml" in back.json()["error"]["message"]
 
 
+async def test_a_plan_of_the_whole_directory_is_what_its_reload_does(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder, *documents in (
+        (old, steering("formal", 0.5), steering("gone", 0.1)),
+        (new, steering("formal", 0.7), steering("mine", 0.2), steering("fresh", 0.3)),
+    ):
+        folder.mkdir()
+        (folder / "a.yaml").write_text("\n---\n".join(map(json.dumps, documents)))
+    world = await build(documents=[steering("mine", 0.2), steering("theirs", 0.4)])
+    with world.store:
+        alone = await send(world, "policies/plan?owner=directory", steering("formal"))
+        assert (alone.status_code, alone.json()["error"]["code"]) == (409, "no_directory")
+        await world.governor.reload(load_directory(old))
+        wanted = [d.content for d in load_directory(new).documents]
+        before = await status(world)
+        found = (await send(world, "policies/plan?owner=directory", *wanted)).json()
+        assert await status(world) == before
+        assert found["refused"] is None
+        said = {d["name"]: (d["action"], d["before"], d["after"]) for d in found["documents"]}
+        assert said == {
+            "formal": ("change", 1, 2),
+            "fresh": ("add", None, 1),
+            "gone": ("remove", 1, None),
+            "mine": ("change", 1, 2),
+        }
+        mine = next(d for d in found["documents"] if d["name"] == "mine")
+        assert mine["differences"] == [{"path": "owner", "before": "api", "after": "directory"}]
+        applied = await world.governor.reload(load_directory(new))
+        assert {p.name: p.revision for p in applied.changes.changed} == {
+            name: after for name, (_, _, after) in said.items() if after is not None
+        }
+        assert [p.name for p in applied.changes.removed] == ["gone"]
+        wrong = await send(world, "policies/plan?owner=me", steering("formal"))
+        assert wrong.status_code == 400
+
+
 async def test_a_rollback_is_a_new_revision_with_the_old_content_and_artifacts(world: World):
     shown = await world.call("GET", f"{V1}/policies/formal", key=True)
     first = shown.json()
