@@ -20,7 +20,7 @@ from monitors.plan import MonitorPlan
 from monitors.samples import SampleSet, sample_set, words_of
 from service.artifacts import library_of_folder
 from service.binding_schema import DEFAULT, BindingSpec
-from service.bindings import check_references
+from service.bindings import Stacked, check_bindings, replaced
 from service.calibrated import find_calibration
 from service.compile import compile_policy, compile_stack
 from service.directory import ARTIFACTS
@@ -44,8 +44,10 @@ class ScoringRequest:
         document: File or folder with the monitor's document.
         monitor: Its name, where there are several.
         artifacts: Folder of artifacts; None: ``artifacts`` beside the document.
-        policies: Folder of policies whose writes are there; its binding says which are mandatory.
+        policies: Folder of policies whose writes are there.
         policy: The policy that a client would choose.
+        binding: The binding that says which are mandatory.
+        is_canary: Whether its canary is in its place.
         strength: Its strength; None: its default.
         words: Items to fit the bag of words on; None: cross-fitted on those scored.
         generate: Tokens that items without an answer are answered with.
@@ -58,6 +60,8 @@ class ScoringRequest:
     artifacts: Path | None = None
     policies: Path | None = None
     policy: str | None = None
+    binding: str = DEFAULT
+    is_canary: bool = False
     strength: float | None = None
     words: Path | None = None
     generate: int = 64
@@ -150,7 +154,7 @@ class _Papers:
     monitor: str
     library: Library
     policies: dict[str, _Named]
-    binding: BindingSpec
+    bindings: dict[str, BindingSpec]
 
     @classmethod
     def of(cls, request: ScoringRequest, model: ModelFingerprint) -> "_Papers":
@@ -174,7 +178,7 @@ class _Papers:
                 for d in documents
                 if isinstance(d.model, Policy)
             },
-            bindings.get(DEFAULT, BindingSpec()),
+            {DEFAULT: BindingSpec()} | bindings,
         )
 
     def stack(self, request: ScoringRequest, conditions: Conditions, before: HookPoint) -> Stack:
@@ -188,8 +192,8 @@ class _Papers:
                     "--policy names a policy of a folder; give the folder with --policies"
                 )
             return Stack(EMPTY)
-        check_references(self.binding, self.policies)
-        mandatory = [self.policies[name] for name in self.binding.mandatory]
+        names = self._mandatory(request)
+        mandatory = [self.policies[name] for name in names]
         model, prompting = conditions.model, conditions.prompting
         weights = contents_of(merged_of(self.library.edits.values()), before)
         operator = everywhere(
@@ -203,7 +207,7 @@ class _Papers:
             ),
             weights,
         )
-        if request.policy is None or request.policy in self.binding.mandatory:
+        if request.policy is None or request.policy in names:
             return Stack(operator)
         chosen = self._policy(request.policy)
         client = compile_policy(
@@ -211,6 +215,22 @@ class _Papers:
         )
         default = chosen.spec.strength.default
         return Stack(operator, client, default if request.strength is None else request.strength)
+
+    def _mandatory(self, request: ScoringRequest) -> Stacked:
+        """Return the names of what is mandatory under the binding that is asked for."""
+        specs = {name: policy.spec for name, policy in self.policies.items()}
+        if request.binding not in self.bindings:
+            known = ", ".join(sorted(self.bindings))
+            raise MonitorCommandError(
+                f"there is no binding '{request.binding}'; there are: {known}"
+            )
+        found = check_bindings(self.bindings, specs)[request.binding]
+        canary = self.bindings[request.binding].canary
+        if not request.is_canary:
+            return found
+        if canary is None:
+            raise MonitorCommandError(f"binding '{request.binding}' declares no canary")
+        return replaced(found, canary)
 
     def _policy(self, name: str) -> _Named:
         if name not in self.policies:

@@ -51,6 +51,12 @@ Policies = Annotated[
 PolicyName = Annotated[
     str | None, typer.Option("--policy", help="The policy that a client chooses, which writes too.")
 ]
+BindingName = Annotated[
+    str, typer.Option("--binding", help="The binding whose mandatory policies write.")
+]
+UnderCanary = Annotated[
+    bool, typer.Option("--canary", help="With that binding's canary in its place.")
+]
 Strength = Annotated[float | None, typer.Option(help="Its strength; without it, its default.")]
 Words = Annotated[
     Path | None,
@@ -166,6 +172,8 @@ def calibrate_command(
     artifacts: Artifacts = None,
     policies: Policies = None,
     policy: PolicyName = None,
+    binding: BindingName = "default",
+    canary: UnderCanary = False,
     strength: Strength = None,
     words: Words = None,
     generate: Generate = GENERATE,
@@ -179,7 +187,7 @@ def calibrate_command(
         from service.directions import progress_bar
 
         request = _request(
-            *(model, document, monitor, artifacts, policies, policy, strength),
+            *(model, document, monitor, artifacts, policies, policy, binding, canary, strength),
             *(words, generate, dtype),
         )
         with progress_bar(Console(stderr=True)) as progress:
@@ -200,6 +208,8 @@ def evaluate_command(
     artifacts: Artifacts = None,
     policies: Policies = None,
     policy: PolicyName = None,
+    binding: BindingName = "default",
+    canary: UnderCanary = False,
     strength: Strength = None,
     words: Words = None,
     generate: Generate = GENERATE,
@@ -213,7 +223,7 @@ def evaluate_command(
         from service.directions import progress_bar
 
         request = _request(
-            *(model, document, monitor, artifacts, policies, policy, strength),
+            *(model, document, monitor, artifacts, policies, policy, binding, canary, strength),
             *(words, generate, dtype),
         )
         with progress_bar(Console(stderr=True)) as progress:
@@ -253,6 +263,8 @@ def _request(
     artifacts: Path | None,
     policies: Path | None,
     policy: str | None,
+    binding: str,
+    canary: bool,
     strength: float | None,
     words: Path | None,
     generate: int,
@@ -267,6 +279,8 @@ def _request(
         artifacts,
         policies,
         policy,
+        binding,
+        canary,
         strength,
         words,
         generate,

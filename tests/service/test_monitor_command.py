@@ -72,6 +72,11 @@ def folder(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "spec: {mode: enforce, steer: [{direction: toy, coefficient: 3}]}\n---\n"
         "apiVersion: trimtab/v1\nkind: Policy\nmetadata: {name: late}\n"
         "spec: {mode: enforce, steer: [{direction: toy, coefficient: 3, tokens: generation}]}\n"
+        "---\napiVersion: trimtab/v1\nkind: Binding\nmetadata: {name: acme}\n"
+        "spec: {for: {tenants: [acme]}, mandatory: [push]}\n---\n"
+        "apiVersion: trimtab/v1\nkind: Binding\nmetadata: {name: trial}\n"
+        "spec: {for: {keys: [ann]}, mandatory: [late],\n"
+        "  canary: {policy: push, replaces: late, share: 0.5}}\n"
     )
     lines(root / "benign.jsonl", [asked(i, 0, 1, slice=f"s{i % 2}") for i in range(N)])
     lines(root / "harmful.jsonl", [asked(i, 1, 1, slice="plain") for i in range(20)])
@@ -221,6 +226,35 @@ def test_writes_before_the_monitor_make_another_calibration(
     )
     assert wrong.exit_code == 1
     assert "does not hold here: writes: calibrated on none" in wrong.stderr
+
+
+def test_each_binding_has_its_own_writes(model: Path, folder: Path, tmp_path: Path):
+    def writes(*more: object) -> str:
+        made = calibrated(model, folder, tmp_path, "--policies", folder, *more)
+        return made["card"]["binding"]["writes"]
+
+    pushed = writes("--policy", "push")
+    assert writes() == ""
+    assert writes("--binding", "acme") == writes("--binding", "trial", "--canary") == pushed
+    assert writes("--binding", "trial") not in ("", pushed)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--binding", "acne"], "there is no binding 'acne'"),
+        (["--binding", "acme", "--canary"], "declares no canary"),
+    ],
+)
+def test_a_binding_that_is_not_there(model: Path, folder: Path, more: list[str], message: str):
+    options = ["--benign", folder / "benign.jsonl", "--out", folder, "--policies", folder]
+    refused = run(
+        *("calibrate", model, folder / "harm.yaml", "--artifacts", folder / "artifacts"),
+        *options,
+        *more,
+    )
+    assert refused.exit_code == 1
+    assert message in refused.stderr
 
 
 def test_evaluate_finds_the_calibration_that_holds(model: Path, folder: Path, tmp_path: Path):

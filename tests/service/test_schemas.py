@@ -180,7 +180,7 @@ def test_a_binding_without_choices_is_not_one_without_any() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (binding("team-a"), "keys and tenants come later"),
+        (binding("team-a"), "every binding has it but 'default'"),
         (binding(mandatory=["none"]), "'none' is reserved"),
         (binding(mandatory=["guard"], policy="guard"), "would apply twice"),
         (binding(mandatory=["guard"], choices=["guard"]), "would apply twice"),
