@@ -16,6 +16,8 @@ from service.records import Key, Revision, now
 from service.tables import active, artifacts
 
 REMOVE = "remove"
+_DOCUMENTS = ("monitor/", "editset/")
+"""Keys of what a policy pins that is no artifact: documents, which pin their own artifacts."""
 
 
 class ArtifactGoneError(StoreError):
@@ -64,7 +66,13 @@ def activate(connection: Connection, wanted: Mapping[Key, Revision | None], by: 
 
 def _check_pins(connection: Connection, recorded: Iterable[Revision | None]) -> None:
     """Refuse what means an artifact that was taken away since it was compiled."""
-    wanted = {d for r in recorded if r is not None for d in r.artifacts.values()}
+    wanted = {
+        digest
+        for revision in recorded
+        if revision is not None
+        for key, digest in revision.artifacts.items()
+        if not key.startswith(_DOCUMENTS)
+    }
     query = sa.select(artifacts.c.digest).where(artifacts.c.digest.in_(wanted))
     gone = sorted(wanted - set(connection.execute(query).scalars()))
     if gone:

@@ -112,6 +112,12 @@ def test_what_means_an_artifact_that_is_gone_is_not_made_active(
         assert (store.generation().number, store.all_active()) == (0, ())
 
 
+def test_documents_that_a_policy_means_are_no_artifacts(place: StorePlace, policy: Make) -> None:
+    with place.open() as store:
+        pins = {"monitor/harm": "1" * 64, "editset/moves": "2" * 64}
+        assert store.activate(ANN, [store.record(policy("a"), pins, "api")]).number == 1
+
+
 APPLIER = """
 import sys
 from pathlib import Path
