@@ -176,11 +176,36 @@ def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
         told = {name: value for name, value in PATIENCE.items() if name not in url.query}
         # A connection that the server ended while it waited is replaced, not handed out.
-        return sa.create_engine(url.update_query_dict(told), pool_pre_ping=True)
-    engine = sa.create_engine(url)
-    event.listen(engine, "connect", _on_sqlite_connect)
-    event.listen(engine, "begin", _on_sqlite_begin)
+        engine = sa.create_engine(url.update_query_dict(told), pool_pre_ping=True)
+    else:
+        engine = sa.create_engine(url)
+        event.listen(engine, "connect", _on_sqlite_connect)
+        event.listen(engine, "begin", _on_sqlite_begin)
+    event.listen(engine, "before_cursor_execute", _on_execute, retval=True)
     return engine
+
+
+def _on_execute(
+    _connection: object, _cursor: object, statement: str, parameters: Any, *_: object
+) -> tuple[str, Any]:
+    return statement, storable(parameters)
+
+
+def storable(value: Any) -> Any:
+    """Return a value with U+FFFD where its text has what some database does not hold.
+
+    PostgreSQL has no NUL, and no encoding has half of a surrogate pair. What a client may choose
+    freely must not make a statement fail: a batch of others' rows would fail with it.
+    """
+    if isinstance(value, str):
+        if value.isascii() and "\0" not in value:
+            return value
+        return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    if isinstance(value, dict):
+        return {name: storable(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(storable(one) for one in value)
+    return value
 
 
 def _on_sqlite_connect(connection: Any, _record: object) -> None:

@@ -12,7 +12,7 @@ def load_json(body: bytes) -> object:
 
     Raises:
         ValueError: It is no JSON.
-        HttpError: 400, it is nested deeper than ``MAX_DEPTH``.
+        HttpError: 400, it is nested deeper than ``MAX_DEPTH``, or holds text that is none.
     """
     try:
         value: object = json.loads(body)
@@ -21,7 +21,19 @@ def load_json(body: bytes) -> object:
     # So few brackets cannot nest too deeply: most bodies need no walk.
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deep(value):
         raise _too_deep()
+    if (not body.isascii() or b"\\" in body or b"\0" in body) and not _is_text(value):
+        message = "the body holds half of a surrogate pair, which is no text"
+        raise HttpError(400, "invalid_json", message)
     return value
+
+
+def _is_text(value: object) -> bool:
+    """Whether all text in a value can be written down; Python's reader takes half a pair for one."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_deep(value: object) -> bool:
