@@ -9,12 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from service.api.access import OPEN
 from service.api.artifacts import ArtifactRoutes
 from service.api.audit import AuditRoutes
 from service.api.bindings import BindingRoutes
 from service.api.body import ClientGoneError
 from service.api.canaries import CanaryRoutes
 from service.api.collection import CollectionRoutes
+from service.api.dashboard import DashboardRoutes
 from service.api.decisions import DecisionRoutes
 from service.api.edits import EditRoutes
 from service.api.errors import KNOWN, HttpError, as_http, error_response
@@ -22,13 +24,15 @@ from service.api.events import EventRoutes
 from service.api.jobs import JobRoutes
 from service.api.key_routes import KeyRoutes
 from service.api.monitors import MonitorRoutes
+from service.api.openapi.route import DescriptionRoutes
+from service.api.overview import OverviewRoutes
 from service.api.plans import PlanRoutes
 from service.api.policies import PolicyRoutes
 from service.api.server import Server
+from service.api.sessions import SessionRoutes
 from service.api.status import StatusRoutes
 
 PREFIX = "/trimtab/v1"
-_ALL = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _log = logging.getLogger(__name__)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -42,7 +46,8 @@ def operations_app(server: Server) -> Starlette:
     edits, jobs, keys = EditRoutes(server), JobRoutes(server), KeyRoutes(server)
     bindings, plans, audit = BindingRoutes(server), PlanRoutes(server), AuditRoutes(server)
     canaries = CanaryRoutes(server.governor, server.canaries)
-    decisions = DecisionRoutes(server)
+    decisions, events = DecisionRoutes(server), EventRoutes(server)
+    sessions, pages = SessionRoutes(server.keys), DashboardRoutes()
     return Starlette(
         routes=[
             Route("/livez", status.livez, methods=["GET"]),
@@ -58,6 +63,7 @@ def operations_app(server: Server) -> Starlette:
             _route("monitors", policies.apply, ["POST"]),
             _route("monitors/{name}", monitors.one, ["GET"]),
             _route("monitors/{name}", monitors.remove, ["DELETE"]),
+            _route("monitors/{name}/scores", OverviewRoutes(server).scores, ["GET"]),
             _route("bindings", bindings.all, ["GET"]),
             _route("bindings", policies.apply, ["POST"]),
             _route("bindings/{name}", bindings.one, ["GET"]),
@@ -78,7 +84,11 @@ def operations_app(server: Server) -> Starlette:
             _route("jobs/{id}", jobs.one, ["GET"]),
             _route("jobs/{id}/cancel", jobs.cancel, ["POST"]),
             _route("jobs/{id}/card", jobs.card, ["GET"]),
-            _route("events", EventRoutes(server).all, ["GET"]),
+            _route("overview", OverviewRoutes(server).show, ["GET"]),
+            _route("events", events.all, ["GET"]),
+            _route("events/labelled", events.labelled, ["GET"]),
+            _route("events/{id}", events.one, ["GET"]),
+            _route("events/{id}/label", events.label, ["POST"]),
             _route("verdicts", decisions.verdicts, ["GET"]),
             _route("decisions", decisions.all, ["GET"]),
             _route("decisions/{id:path}", decisions.one, ["GET"]),
@@ -91,7 +101,14 @@ def operations_app(server: Server) -> Starlette:
             _route("keys/{id}/rotate", keys.rotate, ["POST"]),
             _route("audit", audit.all, ["GET"]),
             _route("audit/verify", audit.verify, ["GET"]),
-            Route("/dashboard", _later, methods=_ALL),
+            _route("openapi.json", DescriptionRoutes().all, ["GET"]),
+            _route("session", sessions.show, ["GET"]),
+            _route("session", sessions.begin, ["POST"]),
+            _route("session", sessions.end, ["DELETE"]),
+            *(Route(f"/dashboard/{name}", pages.open, methods=["GET"]) for name in OPEN),
+            Route("/dashboard", pages.root, methods=["GET"]),
+            Route("/dashboard/", pages.file, methods=["GET"]),
+            Route("/dashboard/{file:path}", pages.file, methods=["GET"]),
         ],
         exception_handlers={
             HTTPException: _plain,
@@ -105,11 +122,6 @@ def operations_app(server: Server) -> Starlette:
 
 def _route(path: str, endpoint: Endpoint, methods: list[str]) -> Route:
     return Route(f"{PREFIX}/{path}", endpoint, methods=methods)
-
-
-async def _later(request: Request) -> Response:
-    message = f"{request.url.path} is not served by this version"
-    raise HttpError(404, "not_served", message)
 
 
 def _gone(request: Request, error: Exception) -> Response:

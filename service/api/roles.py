@@ -46,6 +46,7 @@ PERMISSIONS: tuple[Permission, ...] = (
     _under("policies/{name}/rollback", POST="operator"),
     _under("monitors", GET="viewer", POST="author"),
     _under("monitors/{name}", GET="viewer", DELETE="author"),
+    _under("monitors/{name}/scores", GET="viewer"),
     # A binding says what is mandatory: its documents need this role wherever they are posted.
     _under("bindings", GET="viewer", POST="admin"),
     _under("bindings/{name}", GET="viewer", DELETE="admin"),
@@ -61,7 +62,12 @@ PERMISSIONS: tuple[Permission, ...] = (
     _under("jobs/{id}", GET="viewer"),
     _under("jobs/{id}/cancel", POST="author"),
     _under("jobs/{id}/card", GET="viewer"),
+    _under("overview", GET="viewer"),
     _under("events", GET="viewer"),
+    # What a policy captured of what was said: to operators, who may also judge it.
+    _under("events/labelled", GET="operator"),
+    _under("events/{id}", GET="viewer"),
+    _under("events/{id}/label", POST="operator"),
     _under("verdicts", GET="viewer"),
     _under("decisions", GET="viewer"),
     _under("decisions/{id:path}", GET="viewer"),
@@ -72,7 +78,11 @@ PERMISSIONS: tuple[Permission, ...] = (
     _under("keys/{id}/rotate", POST="admin"),
     _under("audit", GET="admin"),
     _under("audit/verify", GET="admin"),
+    _under("openapi.json", GET="viewer"),
+    _under("session", GET="viewer", POST="viewer", DELETE="viewer"),
     _at("/dashboard", GET="viewer"),
+    _at("/dashboard/", GET="viewer"),
+    _at("/dashboard/{file:path}", GET="viewer"),
 )
 
 

@@ -61,6 +61,7 @@ OPERATIONS: dict[str, tuple[tuple[str, str], ...]] = {
     f"{V1}/keys/{{id}}/rotate": (("POST", "admin"),),
     f"{V1}/audit": (("GET", "admin"),),
     f"{V1}/audit/verify": (("GET", "admin"),),
+    f"{V1}/openapi.json": (("GET", "viewer"),),
     "/dashboard": (("GET", "viewer"),),
 }
 
@@ -257,7 +258,7 @@ def spied(world: World) -> Spied:
 def everyone(world: World) -> list[Who]:
     """Return a key of each role and every way to have none; the store holds the keys."""
     keys = world.store.keys()
-    soon = datetime.now(UTC) + timedelta(milliseconds=30)
+    soon = datetime.now(UTC) + timedelta(seconds=0.5)
     found = [
         Who(role, f"Bearer {keys.create(NewKey(f'the-{role}', role), OWNER).text}", role)
         for role in ROLES
