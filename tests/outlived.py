@@ -67,7 +67,7 @@ class Told:
         lines = journal.read_text().splitlines() if journal.exists() else []
         entries = [json.loads(line) for line in lines]
         for entry in entries:
-            self._hear(entry.pop("say"), entry.pop("what"), entry)
+            self.hear(entry.pop("say"), entry.pop("what"), entry)
         acknowledged = Counter(e["what"] for e in map(json.loads, lines) if e["say"] == "done")
         begun = Counter(e["what"] for e in map(json.loads, lines) if e["say"] == "begun")
         self.done += acknowledged
@@ -75,7 +75,7 @@ class Told:
         self.cut_short += Counter({w: n - acknowledged[ends.get(w, w)] for w, n in begun.items()})
         return acknowledged.total()
 
-    def _hear(self, word: str, what: str, more: Mapping[str, Any]) -> None:
+    def hear(self, word: str, what: str, more: Mapping[str, Any]) -> None:
         if what in self.things:
             self.things[what].hear(word, more["k"])
         self.generation = max(self.generation, more.get("generation", 0))
@@ -134,12 +134,21 @@ def check(store: Store, told: Told, auditor: Auditor) -> None:
     Raises:
         AssertionError: Something acknowledged is lost, or something is half there.
     """
-    _check_audit(store, auditor)
-    _check_active(store, told)
-    _check_keys(store, told, auditor)
+    check_control(store, told, auditor)
     _check_jobs(store, told)
     _check_batches(store, told)
     _check_artifacts(store, told)
+
+
+def check_control(store: Store, told: Told, auditor: Auditor) -> None:
+    """Hold documents, keys and the audit log against what was told.
+
+    Raises:
+        AssertionError: As ``check``.
+    """
+    _check_audit(store, auditor)
+    _check_active(store, told)
+    _check_keys(store, told, auditor)
 
 
 def check_all_artifacts(store: Store, told: Told) -> None:

@@ -24,10 +24,14 @@ class StatusRoutes:
 
     async def readyz(self, request: Request) -> Response:
         """Say whether requests are served: 503 with every reason if not."""
-        reasons = self._server.unready()
-        if not reasons:
-            return JSONResponse({"ready": True, "reasons": []})
-        return JSONResponse({"ready": False, "reasons": list(reasons)}, 503)
+        reasons = [*self._server.unready(), *await self._unread()]
+        return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    async def _unread(self) -> list[str]:
+        """Read the keys, which are kept when the store is gone; say why nobody would be let in."""
+        ring = self._server.keys.ring
+        await ring.fresh()
+        return [] if ring.is_read else [f"the keys cannot be read: {ring.fault}"]
 
     async def status(self, request: Request) -> Response:
         """Show what is active, what fills the tables and what is wrong."""

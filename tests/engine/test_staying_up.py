@@ -41,7 +41,7 @@ def children(server: Served) -> list[psutil.Process]:
     return [child for child in found if "VLLM::" in child.name() + " ".join(child.cmdline())]
 
 
-def until(is_so: Callable[[], bool], seconds: float = 10) -> float:
+def until(is_so: Callable[[], bool], seconds: float = 20) -> float:
     """Wait for something and return how long it took."""
     started = time.monotonic()
     while not is_so():
@@ -75,12 +75,12 @@ def decision(server: Served, name: str) -> dict[str, Any]:
 
 
 def test_what_a_server_bears_and_how_it_ends(tmp_path: Path) -> None:
-    with served(tmp_path, "--drain-seconds", "20") as server:
+    with served(tmp_path, "--drain-seconds", "60") as server:
         a_client_that_leaves_is_not_worked_for(server)
         records_are_found_by_the_answers_id(server)
         a_store_that_is_gone_stops_changes_alone(server, tmp_path / "trimtab.db")
         a_signal_lets_streams_finish(server)
-        assert server.process.wait(20) == 0
+        assert server.process.wait(60) == 0
 
 
 def a_client_that_leaves_is_not_worked_for(server: Served) -> None:
@@ -92,7 +92,7 @@ def a_client_that_leaves_is_not_worked_for(server: Served) -> None:
                         break
             except httpx.ReadTimeout:
                 assert not stream
-        until(lambda: running(server) == 0, 3)
+        until(lambda: running(server) == 0)
     listed = server.http.get("/trimtab/v1/decisions", headers=server.admin).json()["decisions"]
     assert [one["outcome"] for one in listed] == ["aborted", "aborted"]
     assert [one["choices"] for one in listed] == [[], []], "no choice was ended"
@@ -133,7 +133,7 @@ def a_store_that_is_gone_stops_changes_alone(server: Served, file: Path) -> None
     assert "trimtab_store_up 0.0" in server.http.get("/metrics").text
     assert server.is_ready(), "last good serves"
     away.rename(file)
-    until(lambda: status(server)["store"]["ok"], 8)
+    until(lambda: status(server)["store"]["ok"])
     applied = server.http.post("/trimtab/v1/policies", json=POLICY, headers=server.admin)
     assert applied.status_code == 200, applied.text
     assert decision(server, answer.headers["x-trimtab-request"])["outcome"] == "served"
@@ -141,17 +141,18 @@ def a_store_that_is_gone_stops_changes_alone(server: Served, file: Path) -> None
 
 def a_signal_lets_streams_finish(server: Served) -> None:
     """Ready no more at once, nothing new, what runs runs to its end."""
-    streams = [Stream(server, CHAT, LONG | {"stream": True}) for _ in range(3)]
+    asked = LONG | {"stream": True, "max_tokens": 300}
+    streams = [Stream(server, CHAT, asked) for _ in range(3)]
     until(lambda: all(len(stream.lines) > 5 for stream in streams))
     server.process.send_signal(signal.SIGTERM)
-    until(lambda: not server.is_ready(), 2)
+    until(lambda: not server.is_ready())
     ready = server.http.get("/readyz")
     assert ready.json()["reasons"] == ["the server is ending: it finishes what it has begun"]
     refused = server.http.post(CHAT, json=HELLO)
-    assert refused.status_code == 503 and 1 <= int(refused.headers["retry-after"]) <= 20
+    assert refused.status_code == 503 and 1 <= int(refused.headers["retry-after"]) <= 60
     assert server.process.poll() is None
     for stream in streams:
-        stream.thread.join(30)
+        stream.thread.join(60)
         assert stream.lines[-1] == "data: [DONE]" and stream.fault is None
         assert any('"finish_reason":"length"' in line for line in stream.lines)
 
@@ -185,14 +186,14 @@ def test_a_dead_engine_ends_its_requests_and_its_server(tmp_path: Path) -> None:
         until(lambda: running(server) == len(answers))
         [core] = [process for process in engine if "EngineCore" in " ".join(process.cmdline())]
         core.kill()
-        assert server.process.wait(10) == 1, "a supervisor is to start it again"
+        assert server.process.wait(30) == 1, "a supervisor is to start it again"
         for answer in answers:
-            answer.thread.join(10)
+            answer.thread.join(30)
             assert answer.fault is None, answer.path
             text = "\n".join(answer.lines)
             assert (answer.status == 503) or "data: " in text
             assert '"error"' in text and "ngine" in text, (answer.path, answer.lines[-3:])
-        _, alive = psutil.wait_procs(engine, timeout=10)
+        _, alive = psutil.wait_procs(engine, timeout=20)
         assert not alive
         assert "the engine died" in server.log
 
@@ -205,6 +206,6 @@ def test_a_killed_server_leaves_no_engine_behind(tmp_path: Path) -> None:
         until(lambda: len(answer.lines) > 5)
         server.process.kill()
         server.process.wait()
-        _, alive = psutil.wait_procs(engine, timeout=10)
+        _, alive = psutil.wait_procs(engine, timeout=20)
         assert not alive
-        answer.thread.join(10)
+        answer.thread.join(30)

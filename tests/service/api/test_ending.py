@@ -110,6 +110,19 @@ async def test_a_store_that_is_gone_is_told_and_last_good_serves(world: World):
     assert kept.status_code == 200, "the record waited"
 
 
+async def test_a_server_is_not_ready_before_it_knows_the_keys(world: World):
+    """Once it does, it does without the store."""
+    file = world.store.artifacts_folder.parent / "trimtab.db"
+    away = file.rename(file.with_name("away.db"))
+    (reason,) = await reasons(world)
+    assert "the keys cannot be read" in reason and "is gone" in reason
+    away.rename(file)
+    server_of(world).keys.ring._tried = float("-inf")
+    assert await reasons(world) == []
+    file.rename(away)
+    assert (await world.chat()).status_code == 200
+
+
 async def test_records_that_find_no_room_are_counted(world: World, monkeypatch):
     await world.chat()  # keys that were read once are kept
     file = world.store.artifacts_folder.parent / "trimtab.db"
