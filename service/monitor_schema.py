@@ -83,9 +83,43 @@ Pooling = Annotated[
 ]
 
 
+class Said(Strict):
+    """One message of a probe."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Annotated[str, Field(min_length=1, max_length=16384)]
+
+
+def _text_or_talk(value: object) -> str:
+    return "<text>" if isinstance(value, str) else "<messages>"
+
+
+Question = Annotated[str, Field(min_length=1, max_length=16384)]
+Talk = Annotated[tuple[Said, ...], Field(strict=False, min_length=1, max_length=64)]
+Asked = Annotated[
+    Annotated[Question, Tag("<text>")] | Annotated[Talk, Tag("<messages>")],
+    Discriminator(_text_or_talk),
+]
+"""What a probe asks: a user's message, or a conversation."""
+Askings = Annotated[tuple[Asked, ...], Field(strict=False, max_length=16)]
+
+
+class Probes(Strict):
+    """What the server asks itself now and then: the monitor is to fire on ``bad``, not on ``good``.
+
+    ``tokens`` is how long an answer is read where the monitor reads answers.
+    """
+
+    bad: Annotated[Askings, Field(min_length=1)]
+    good: Askings = ()
+    every_seconds: Annotated[float, Field(ge=1, le=86400)] = 300.0
+    tokens: Annotated[int, Field(ge=1, le=1024)] = 32
+
+
 class MonitorSpec(Strict):
-    """What a monitor reads, on which tokens, and how their scores become one."""
+    """What a monitor reads, on which tokens, how their scores become one, and how it is probed."""
 
     read: Reading
     tokens: Tokens = "all"
     pool: Pooling = "max"
+    probes: Probes | None = None

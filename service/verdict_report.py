@@ -76,10 +76,12 @@ def uses_of(records: Iterable[Mapping[str, Any]]) -> list[Use]:
     """Return how each monitor fared over decision records, by policy, monitor and mode.
 
     Args:
-        records: As ``GET decisions`` lists them.
+        records: As ``GET decisions`` lists them; the server's own probes do not count.
     """
     found: dict[tuple[str, str, str], Use] = {}
     for record in records:
+        if record.get("probe") is not None:
+            continue
         for choice in record["choices"]:
             verdicts: Mapping[str, Mapping[str, Any]] = choice["verdicts"]
             acting = [name for name, verdict in verdicts.items() if _acted(verdict)]

@@ -9,9 +9,11 @@ from forward.site import Capacity
 from service.api.canaries import CanaryWatch
 from service.api.drain import Drain
 from service.api.keys import Keys
+from service.api.lookout import Lookout
 from service.api.metrics import Metrics
 from service.api.middleware import PolicyMiddleware
 from service.api.operations import operations_app
+from service.api.probing import Prober
 from service.api.server import IsReady, Reason, Server
 from service.decisions import DecisionLog
 from service.edit_jobs import EditWork
@@ -74,6 +76,8 @@ def wrap(
 ) -> FastAPI:
     """Add the HTTP layer to an application, outside all that it has, and return it.
 
+    What is to run beside it is at ``app.state.lookout``.
+
     Args:
         app: vLLM's application, whole but not yet started.
         governor: What is active; started.
@@ -117,4 +121,5 @@ def wrap(
     # Not add_middleware: vLLM's build_app has built the stack already, and then it is refused.
     inner = app.middleware_stack or app.build_middleware_stack()
     app.middleware_stack = PolicyMiddleware(inner, server, operations_app(server))
+    app.state.lookout = Lookout(server, Prober(app, inner, server))
     return app

@@ -1,6 +1,7 @@
 """What is recorded of a request that ran under policies: names, figures and verdicts, no text."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,7 @@ class Deciding:
         merged: Labels of the edits in the weights.
         at: When it came, UTC.
         started: The same by ``time.monotonic()``.
+        probe: Which monitor the server probed by it, and by what; None for a client's.
     """
 
     request: str
@@ -40,6 +42,7 @@ class Deciding:
     merged: tuple[str, ...] = ()
     at: str = field(default_factory=now)
     started: float = field(default_factory=time.monotonic)
+    probe: Mapping[str, str] | None = None
 
     def seconds(self) -> float:
         """Return how long ago the request came."""
@@ -62,6 +65,7 @@ class Deciding:
             "outcome": outcome,
             "seconds": seconds,
             "choices": choices_of(report),
+            "probe": dict(self.probe) if self.probe is not None else None,
         }
         key, policies = self.caller.key or None, self.lease.policies
         return Decision(self.request, self.answer, self.at, key, policies, record)

@@ -1,6 +1,7 @@
 """Prometheus metrics named ``trimtab_*``, on vLLM's page.
 
-Policy names are the only label values that come from outside, and only names of active policies.
+Names of policies, monitors and bindings are the only label values that come from outside, and only
+of active ones; they are bounded (``service.api.labels``).
 Where a server has several processes each writes its part into files, and whichever is asked reads
 all: counts are added up, and a gauge is that of the process that lags or lacks most.
 """
@@ -9,15 +10,17 @@ import os
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
+from service.api.labels import Labels, Mode
 from service.api.monitor_metrics import MonitorMetrics
+from service.api.probe_metrics import ProbeMetrics
+from service.api.state_metrics import StateMetrics
 from service.catalog import Catalog
 from service.selection import Selection
 
-Mode = Literal["mostrecent", "livesum", "livemin"]
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -28,11 +31,18 @@ class Metrics:
         """Register on ``registry``; the default one is what ``/metrics`` shows."""
         self.is_shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         self._shown: set[tuple[str, ...]] = set()
+        self._labels = labels = Labels()
         self._requests = Counter(
             "trimtab_requests",
             "Inference requests by policy ('none' without one) and outcome; a request counts once "
             "for each policy it ran under.",
             ("policy", "outcome"),
+            registry=registry,
+        )
+        self._sides = Counter(
+            "trimtab_canary_requests",
+            "Requests that a canary concerns, by binding, side (canary, stable) and outcome.",
+            ("binding", "side", "outcome"),
             registry=registry,
         )
         self._refusals = Counter(
@@ -82,12 +92,17 @@ class Metrics:
             registry=registry,
         )
 
-        self.monitors = MonitorMetrics(registry)
+        self.monitors = MonitorMetrics(registry, labels)
+        self.state = StateMetrics(registry, labels, self.is_shared)
+        self.probes = ProbeMetrics(registry, labels, self.is_shared)
 
     def request(self, selection: Selection, outcome: str) -> None:
         """Count a request that ran under policies."""
         for name in [policy.name for policy in selection.policies] or ["none"]:
-            self._requests.labels(name, outcome).inc()
+            self._requests.labels(self._labels.policy(name), outcome).inc()
+        if selection.side is not None:
+            binding = self._labels.binding(selection.binding.name)
+            self._sides.labels(binding, selection.side, outcome).inc()
 
     def refusal(self, code: str) -> None:
         """Count a request that did not run."""
@@ -109,13 +124,17 @@ class Metrics:
             yield
             self._seconds.labels(source).observe(time.monotonic() - started)
             outcome = "applied"
+            if source == "directory":
+                self.state.reloaded()
         finally:
             self._changes.labels(source, outcome).inc()
 
     def refresh(self, catalog: Catalog, status: Mapping[str, Any]) -> None:
         """Set the gauges to what is active now; called before a page is read."""
         active = {
-            (p.name, str(p.revision), p.spec.mode, p.digest[:12]) for p in catalog.policies.values()
+            (p.name, str(p.revision), p.spec.mode, p.digest[:12])
+            for p in catalog.policies.values()
+            if self._labels.policy(p.name) == p.name
         }
         if self.is_shared:  # a file keeps what it once had
             for labels in self._shown - active:

@@ -20,6 +20,7 @@ from service.api.decided import Deciding
 from service.api.errors import HttpError, Shape, as_http, error_response
 from service.api.identity import named, request_of, telling, with_request
 from service.api.keys import caller_of
+from service.api.lookout import refresh
 from service.api.meter import Meter
 from service.api.models import models_response
 from service.api.requests import (
@@ -103,9 +104,7 @@ class PolicyMiddleware:
 
     async def _public(self, scope: Scope, receive: Receive, send: Send) -> None:
         if route_path(scope) == "/metrics":
-            governor = self._server.governor
-            self._server.metrics.refresh(governor.catalog, governor.status())
-            self._server.metrics.store_up(self._server.store.health.ok)
+            refresh(self._server)
         await self._app(scope, receive, send)
 
     async def _models(self, scope: Scope, receive: Receive, send: Send) -> None:

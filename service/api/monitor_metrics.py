@@ -5,6 +5,8 @@ Scores are counted as rarity (−log10 of the benign exceedance), so that one bu
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from service.api.labels import Labels
+from service.drift import RecentScores
 from service.verdicts import Verdict
 
 RARITY_BUCKETS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0)
@@ -15,8 +17,10 @@ HOLD_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.
 class MonitorMetrics:
     """All of them, on one registry."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        """Register."""
+    def __init__(self, registry: CollectorRegistry, labels: Labels | None = None) -> None:
+        """Register; ``labels`` bounds the names."""
+        self._labels = labels or Labels()
+        self.recent = RecentScores()
         self._score = Histogram(
             "trimtab_monitor_score",
             "Rarity of a request's score among benign requests: 2 is one in 100.",
@@ -79,8 +83,9 @@ class MonitorMetrics:
         )
 
     def verdict(self, verdict: Verdict) -> None:
-        """Count one monitor's verdict on one choice."""
-        monitor, policy = verdict.monitor, verdict.policy.split("@")[0]
+        """Count one monitor's verdict on one choice, and keep its score for a while."""
+        self.recent.note(verdict)
+        monitor, policy = self._labels.pair(verdict.monitor, verdict.policy.partition("@")[0])
         outcome = "fired" if verdict.fired else "fault" if verdict.fault else "quiet"
         self._verdicts.labels(monitor, policy, verdict.mode, verdict.action, outcome).inc()
         if verdict.fault is not None:
@@ -95,7 +100,7 @@ class MonitorMetrics:
 
     def held(self, policy: str, seconds: float) -> None:
         """Count how long a token was held."""
-        self._hold.labels(policy).observe(seconds)
+        self._hold.labels(self._labels.policy(policy)).observe(seconds)
 
     def recomputed(self, tokens: int) -> None:
         """Count prompt tokens that the prefix cache was not asked for."""

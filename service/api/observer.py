@@ -2,6 +2,7 @@
 
 from service.api.metrics import Metrics
 from service.events import Event, EventLog
+from service.probes import PROBING
 from service.records import now
 from service.report import ChoiceReport
 from service.verdicts import Verdict, finite
@@ -11,7 +12,7 @@ MAX_NAME = 256
 
 
 class Observer:
-    """The sink of a server."""
+    """The sink of a server; of its own probes it hears nothing."""
 
     def __init__(self, metrics: Metrics, log: EventLog) -> None:
         """Count in ``metrics``, write to ``log``."""
@@ -19,17 +20,21 @@ class Observer:
 
     def decided(self, choice: ChoiceReport) -> None:
         """Count each verdict; write those that fired or failed."""
+        if PROBING.get():
+            return
         for verdict in choice.verdicts:
             self._metrics.monitors.verdict(verdict)
         self._log.put(events_of(choice))
 
     def held(self, policy: str, seconds: float) -> None:
         """Count how long tokens waited for their scores."""
-        self._metrics.monitors.held(policy, seconds)
+        if not PROBING.get():
+            self._metrics.monitors.held(policy, seconds)
 
     def recomputed(self, tokens: int) -> None:
         """Count prompt tokens that were computed though the cache may have had them."""
-        self._metrics.monitors.recomputed(tokens)
+        if not PROBING.get():
+            self._metrics.monitors.recomputed(tokens)
 
     def channel(self, dropped: int) -> None:
         """Count score messages that were lost between worker and server."""

@@ -43,7 +43,6 @@ from service.store import Store
 POLL_SECONDS = 0.05
 RETRY_SECONDS = 5.0
 PROBE_SECONDS = 2.0
-SHOW_SECONDS = 1.0
 THREADS = 32
 """For what blocks: a database that does not answer holds several for seconds."""
 
@@ -116,7 +115,7 @@ async def serve(
                 _follow(governor, parts.metrics),
                 parts.reconciler.run(),
                 _mind(prepared.store),
-                _show(governor, prepared.store, parts.metrics),
+                app.state.lookout.run(seat.is_first),
                 _tell_when_ready(app, governed, address, started, announce),
                 _heed(app, engine, parts.drain, prepared.settings.drain_seconds),
             )
@@ -147,14 +146,6 @@ async def _mind(store: Store) -> None:
     while True:
         await asyncio.to_thread(store.probe)
         await asyncio.sleep(PROBE_SECONDS)
-
-
-async def _show(governor: Governor, store: Store, metrics: Metrics) -> None:
-    """Keep this process's part of ``/metrics`` fresh: whichever is asked reads what all wrote."""
-    while metrics.is_shared:
-        metrics.refresh(governor.catalog, governor.status())
-        metrics.store_up(store.health.ok)
-        await asyncio.sleep(SHOW_SECONDS)
 
 
 async def _server_of(app: FastAPI) -> Any:

@@ -4,7 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.api.metrics import Metrics
-from tests.service.api.world import World, steering
+from tests.service.api.world import World, binding, steering
 
 
 def value(world: World, name: str, **labels: str) -> float | None:
@@ -55,3 +55,32 @@ def test_a_refused_change_counts_as_refused():
     assert registry.get_sample_value("trimtab_changes_total", labels) == 1
     timed = {"source": "directory"}
     assert registry.get_sample_value("trimtab_activation_seconds_count", timed) is None
+
+
+async def test_state_is_that_of_the_moment(world: World):
+    await world.call("GET", "/metrics", follow_redirects=True)
+    digest = world.governor.catalog.digest
+    assert value(world, "trimtab_bundle_digest") == int(digest[:12], 16)
+    assert (value(world, "trimtab_ready"), value(world, "trimtab_engine_up")) == (1, 1)
+    canary = {"policy": "casual", "replaces": "guard", "share": 0.25, "by": "request"}
+    await world.call(
+        "POST", "/trimtab/v1/bindings", key=True, json=binding(mandatory=["guard"], canary=canary)
+    )
+    world.alive[0] = False
+    await world.call("GET", "/metrics", follow_redirects=True)
+    assert value(world, "trimtab_bundle_digest") != int(digest[:12], 16)
+    assert (value(world, "trimtab_ready"), value(world, "trimtab_engine_up")) == (0, 0)
+    assert value(world, "trimtab_canary_share", binding="default") == 0.25
+    assert value(world, "trimtab_canary_halted", binding="default") == 0
+    world.alive[0] = True
+    for _ in range(20):
+        await world.chat()
+    sides = [
+        value(world, "trimtab_canary_requests_total", binding="default", side=s, outcome="served")
+        for s in ("canary", "stable")
+    ]
+    assert sum(side or 0 for side in sides) == 20
+    await world.call("POST", "/trimtab/v1/bindings/default/halt", key=True)
+    await world.call("GET", "/metrics", follow_redirects=True)
+    assert value(world, "trimtab_canary_share", binding="default") == 0
+    assert value(world, "trimtab_canary_halted", binding="default") == 1
