@@ -200,7 +200,11 @@ def storable(value: Any) -> Any:
     if isinstance(value, str):
         if value.isascii() and "\0" not in value:
             return value
-        return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+        return (
+            value.encode("utf-8", "surrogatepass")
+            .decode("utf-8", "replace")
+            .replace("\0", "\ufffd")
+        )
     if isinstance(value, dict):
         return {name: storable(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):

@@ -28,7 +28,7 @@ def load_json(body: bytes) -> object:
 
 
 def _is_text(value: object) -> bool:
-    """Whether all text in a value can be written down; Python's reader takes half a pair for one."""
+    """Whether all text in a value can be written down: Python reads half of a pair as text."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:

@@ -90,3 +90,22 @@ def test_a_server_that_comes_back_is_used_again(how: signal.Signals) -> None:
         server.start()
         assert stored(database) == ["a"], "the first try after it is back succeeds"
         database.close()
+
+
+def test_any_text_is_held_and_looked_for(database: Database) -> None:
+    """What a client chose fails no statement: rows of others are written with it."""
+    rows = [
+        {"canary": name, "binding": "default", "reason": "", "at": now()}
+        for name in ("plain", "é", "a\0b", "c\ud800")
+    ]
+    with database.write() as connection:
+        connection.execute(halts.insert(), rows)
+    with database.read() as connection:
+        assert sorted(names(connection)) == sorted(
+            ["plain", "é", "a\ufffdb", "c\ufffd\ufffd\ufffd"]
+        )
+        for name in ("a\0b", "c\ud800"):
+            found = sa.select(halts.c.canary).where(halts.c.canary == name)
+            assert len(connection.execute(found).all()) == 1
+        inside = sa.select(halts.c.canary).where(halts.c.canary.in_(["x\0", "plain"]))
+        assert connection.execute(inside).scalars().all() == ["plain"]
