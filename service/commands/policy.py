@@ -6,11 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from service.assignment import parse_assignments
 from service.bindings import BindingError, check_references
 from service.commands import policy_changes
 from service.commands.output import AsJson, print_error, print_json, print_line, print_table
-from service.commands.source import open_server, open_source
+from service.commands.source import open_source
 from service.documents import Document, DocumentsError, Problem, load_paths
 from service.explain import did_you_mean
 from service.schemas import Binding, Policy, json_schema
@@ -24,6 +23,7 @@ for change in (
     policy_changes.remove,
 ):
     app.command()(change)
+app.command("set")(policy_changes.set_fields)
 
 State = Annotated[str | None, typer.Option("--state", help="Read this store, without a server.")]
 Url = Annotated[str | None, typer.Option("--url", help="Ask the server at this URL.")]
@@ -89,25 +89,6 @@ def show(
     for one in policy["revisions"]:
         print_line(f"revision   {one['revision']} {one['created_at']} by {one['owner']}")
     print_json(policy["content"])
-
-
-@app.command("set")
-def set_fields(
-    name: Annotated[str, typer.Argument(help="The policy's name.")],
-    changes: Annotated[
-        list[str], typer.Argument(help="FIELD=VALUE, such as monitors.harm.mode=shadow.")
-    ],
-    url: Url = None,
-    as_json: AsJson = False,
-) -> None:
-    """Change fields of a policy that was applied over the API; null takes a field away."""
-    outcome = open_server(url).change(name, parse_assignments(changes))
-    if as_json:
-        print_json(outcome)
-    elif outcome["changed"]:
-        print_line(f"{outcome['name']}@{outcome['revision']} is active")
-    else:
-        print_line(f"{outcome['name']}@{outcome['revision']} says so already")
 
 
 def _reference_problems(documents: Sequence[Document]) -> list[Problem]:

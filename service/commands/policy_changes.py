@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from service.assignment import parse_assignments
 from service.commands.output import AsJson, print_json, print_line
 from service.commands.plan_output import outcome_lines, plan_lines
 from service.commands.policy_server import PolicyServer
@@ -57,6 +58,23 @@ def apply(
     """Apply files, all or none; what is so already is left alone."""
     documents, server = load_paths(files), PolicyServer.at(url)
     _finish(server, server.apply(documents, if_generation), timeout if wait else None, as_json)
+
+
+def set_fields(
+    name: Name,
+    changes: Annotated[
+        list[str], typer.Argument(help="FIELD=VALUE, such as monitors.harm.mode=shadow.")
+    ],
+    wait: Wait = False,
+    timeout: Timeout = 60.0,
+    if_generation: Generation = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change fields of a policy that was applied over the API; null takes a field away."""
+    server = PolicyServer.at(url)
+    outcome = server.set_fields(name, parse_assignments(changes), if_generation)
+    _finish(server, outcome, timeout if wait else None, as_json)
 
 
 def rollback(

@@ -33,6 +33,10 @@ class PolicyServer(ServerSource):
         """Apply documents, for a generation if one is given, and return what that did."""
         return self._change("POST", "policies", generation, content=_text(documents))
 
+    def set_fields(self, name: str, fields: Json, generation: int | None) -> Json:
+        """Change fields of a policy and return what that did."""
+        return self._change("POST", f"policies/{name}/set", generation, json={"set": fields})
+
     def rollback(self, name: str, revision: int | None, generation: int | None) -> Json:
         """Make an earlier revision of a policy a new one, and return what that did."""
         body = {} if revision is None else {"revision": revision}

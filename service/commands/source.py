@@ -1,6 +1,5 @@
 """What the ``policy`` commands speak to: a store, or a running server."""
 
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 import httpx
@@ -76,11 +75,6 @@ class ServerSource:
         asked = {} if revision is None else {"revision": revision}
         return self._get(f"policies/{name}", asked)
 
-    def change(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Change fields of a policy and return what that did."""
-        body = {"set": dict(fields)}
-        return self._ask("POST", f"policies/{name}/set", json=body, timeout=CHANGE_SECONDS)
-
     def _get(self, path: str, params: dict[str, int]) -> Any:
         return self._ask("GET", path, params=params)
 
@@ -112,11 +106,6 @@ def open_source(state: str | None, url: str | None) -> Source:
     if state is not None:
         return StoreSource(state, environment)
     return ServerSource(url or DEFAULT_URL, environment)
-
-
-def open_server(url: str | None) -> ServerSource:
-    """Return the server at a URL, the default one unless given."""
-    return ServerSource(url or DEFAULT_URL, Environment.read())
 
 
 def _body(answer: httpx.Response) -> Any:

@@ -98,7 +98,6 @@ def server(policy: Make) -> Iterator[str]:
     """Run a server that answers as the policies API does; its admin key is ``key``."""
     with Store.ephemeral() as store:
         revision = store.record(policy("a"), {}, "directory")
-    changed = {"name": "a", "revision": 2, "changed": [{"name": "a"}]}
     answers = {
         "/trimtab/v1/policies": (200, {"policies": [summary(revision)]}),
         "/trimtab/v1/policies/a": (200, detail(revision, [revision], True)),
@@ -112,16 +111,6 @@ def server(policy: Make) -> Iterator[str]:
             self.send_response(status)
             self.end_headers()
             self.wfile.write(json.dumps(body).encode())
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            good = (self.path, body) == (
-                "/trimtab/v1/policies/a/set",
-                {"set": {"monitors.harm.mode": "off", "strength.max": 2.5}},
-            )
-            self.send_response(200 if good else 404)
-            self.end_headers()
-            self.wfile.write(json.dumps(changed if good else missing[1]).encode())
 
         def log_message(self, format: str, *args: object) -> None:
             """Stay silent."""
@@ -146,19 +135,6 @@ def test_list_and_show_ask_a_server(
     assert [p["name"] for p in call("policy", "list", *url, "--json").json] == ["a"]
     assert call("policy", "show", "a", *url, "--json").json["owner"] == "directory"
     assert call("policy", "show", "b", *url).err == "error: there is no policy 'b'\n"
-
-
-def test_set_changes_fields_of_a_policy(
-    call: Call, server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRIMTAB_ADMIN_KEY", "key")
-    changes = ("monitors.harm.mode=off", "strength.max=2.5")
-    done = call("policy", "set", "a", *changes, "--url", server)
-    assert (done.code, done.out) == (0, "a@2 is active\n")
-    assert call("policy", "set", "a", *changes, "--url", server, "--json").json["revision"] == 2
-    wrong = call("policy", "set", "b", "mode=off", "--url", server)
-    assert (wrong.code, wrong.err) == (1, "error: there is no policy 'b'\n")
-    assert "write FIELD=VALUE" in call("policy", "set", "a", "mode", "--url", server).err
 
 
 def test_validate_checks_what_policies_watch(call: Call, tmp_path: Path) -> None:

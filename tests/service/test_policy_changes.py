@@ -112,6 +112,19 @@ def test_a_change_for_another_generation_is_refused(
     assert call("policy", "remove", "late", *url, "--if-generation", str(now)).code == 1
 
 
+def test_set_changes_fields(call: Call, world: tuple[str, World]) -> None:
+    url, now = ("--url", world[0]), world[1].governor.catalog.generation
+    done = call("policy", "set", "formal", "strength.max=2.5", "mode=shadow", *url, "--wait")
+    assert done.out.splitlines() == ["Policy formal@2 is active", f"generation {now + 1}"]
+    again = call("policy", "set", "formal", "mode=shadow", *url, "--json")
+    assert (again.json["changed"], again.json["revision"]) == ([], 2)
+    stale = call("policy", "set", "formal", "mode=off", *url, "--if-generation", str(now))
+    assert (stale.code, "somebody else changed something" in stale.err) == (1, True)
+    assert "write FIELD=VALUE" in call("policy", "set", "formal", "mode", *url).err
+    unknown = call("policy", "set", "b", "mode=off", *url)
+    assert (unknown.code, "there is no policy 'b'" in unknown.err) == (1, True)
+
+
 def test_rollback_and_remove(call: Call, world: tuple[str, World], files: Any) -> None:
     url = ("--url", world[0])
     call("policy", "apply", files(steering("formal", 2.0)), *url)
