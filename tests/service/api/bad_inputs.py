@@ -184,7 +184,6 @@ def _routes(s: Subject) -> Iterator[Case]:
     yield Case("an unknown model", "GET", "/v1/models/zz", 404, "there is no model")
     yield Case("wrong operations method", "PUT", f"{V1}/policies", 405, "not served", b"", key)
     yield Case("an operation that is none", "GET", f"{V1}/nothing", 404, "not served", None, key)
-    yield Case("a later operation", "GET", "/dashboard", 404, "this version", None, key)
     yield Case("a plan of nothing", "POST", f"{V1}/policies/plan", 422, "no document", b"", key)
     yield Case("no such entry", "GET", f"{V1}/audit?before=-1", 400, "a number from", None, key)
     back = f"{V1}/policies/%2e%2e/rollback"
