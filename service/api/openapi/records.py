@@ -99,6 +99,9 @@ class EventShape(Shape):
     coverage: float
     fault: str | None
     text: str | None
+    label: str | None = None
+    labelled_by: str | None = None
+    labelled_at: Time | None = None
 
 
 class Events(Shape):
@@ -189,6 +192,7 @@ class DecisionShape(Shape):
     outcome: str
     seconds: float
     choices: list[DecidedChoice]
+    probe: dict[str, str] | None = None
 
 
 class Decisions(Shape):

@@ -11,6 +11,7 @@ from service.api.openapi.shape import Shape
 from service.edit_request import Evaluation
 from service.jobs import STATES
 from service.key_request import KeyRequest, Rotation
+from service.steer_schema import NAME_PATTERN
 
 JSON, YAML, HTML, EVENTS = "application/json", "application/yaml", "text/html", "text/event-stream"
 DOCUMENTS = "documents"
@@ -184,6 +185,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
 }
 
 PATHS: Mapping[str, Mapping[str, Any]] = {
+    "name": {"type": "string", "pattern": NAME_PATTERN},
     "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
     "jobs": {"type": "integer", "minimum": 1, "maximum": (1 << 31) - 1},
     "keys": {"type": "string", "pattern": "^[0-9a-f]{16}$"},

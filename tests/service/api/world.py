@@ -30,6 +30,7 @@ from service.engine.lease import CURRENT_LEASE
 from service.engine.slots import Slots
 from service.engine.wire import TableUpdate, table_digest
 from service.governor import Governor
+from service.job_runner import JobRunner
 from service.prompting import UNREAD, Prompting
 from service.settings import Settings
 from service.store import Store
@@ -150,6 +151,7 @@ async def build(
     prompting: Prompting = UNREAD,
     adapters: Sequence[str] = (),
     store: Store | None = None,
+    jobs: JobRunner | None = None,
 ) -> World:
     """Start a server; with ``store`` it is one more of that store's."""
     capacities = {point: Capacity(rows, 4, 4) for point in points}
@@ -175,6 +177,7 @@ async def build(
         api_keys=api_keys,
         metrics=Metrics(registry),
         adapters=adapters,
+        jobs=jobs,
     )
     return World(app, governor, store, ranks, alive, pace, seen, registry)
 
