@@ -58,6 +58,7 @@ class ArtifactStore:
         Raises:
             ArtifactRefusedError: The bytes or the card are no artifact.
             QuotaError: The quota would be exceeded.
+            StoreError: They cannot be kept: the disk is full, or the database is gone.
         """
         # Imported here: listing policies needs no torch.
         from forward.container import ArtifactError, parse_artifact
@@ -65,16 +66,19 @@ class ArtifactStore:
         try:
             data = source if isinstance(source, bytes) else source.read_bytes()
             artifact = parse_artifact(data, canonical_json(dict(card)).encode())
-            if is_bounded:
-                self._check_quota(artifact.digest, len(data))
+        except (ArtifactError, OSError) as error:
+            raise ArtifactRefusedError(f"the artifact cannot be added: {error}") from error
+        if is_bounded:
+            self._check_quota(artifact.digest, len(data))
+        try:
             path = artifact.save(self._folder)
             _sync_folder(self._folder)
             with self._database.write() as connection:
                 if not path.is_file():  # it was there before, and was collected just now
                     artifact.save(self._folder)
                 _insert(connection, artifact.digest, card)
-        except (ArtifactError, OSError) as error:
-            raise ArtifactRefusedError(f"the artifact cannot be added: {error}") from error
+        except OSError as error:
+            raise StoreError(f"the artifact cannot be kept: {error}") from error
         return artifact.digest
 
     def get(self, digest: str) -> StoredArtifact:

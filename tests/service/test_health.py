@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+import torch
+from safetensors.torch import save
 
+from forward.container import parse_artifact
 from service.activation import By
+from service.artifact_store import ArtifactRefusedError
 from service.database import Database, StoreError, parse_url
+from service.digest import canonical_json
 from service.events import EventLog
 from service.health import Health
 from service.store import Store
@@ -150,3 +155,17 @@ def test_a_probe_of_what_cannot_be_written_writes(opened: Database, file: Path) 
     opened.probe()
     assert opened.health.ok
     assert os.stat(file.with_name(f"{file.name}-wal")).st_size >= size
+
+
+def test_an_artifact_that_finds_no_room_is_no_fault_of_its_own(tmp_path: Path) -> None:
+    """The kernel says that the disk is full to whoever writes there."""
+    card = {"kind": "direction", "name": "x"}
+    data = save({"3": torch.ones(4)})
+    with Store.open(str(tmp_path)) as store:
+        digest = parse_artifact(data, canonical_json(card).encode()).digest
+        name = f".{digest}.json.{os.getpid()}"
+        (store.artifacts_folder / name).symlink_to("/dev/full")
+        with pytest.raises(StoreError, match=r"cannot be kept.*No space left") as refused:
+            store.add_artifact(data, card)
+        assert not isinstance(refused.value, ArtifactRefusedError)
+        assert store.all_artifacts() == ()
