@@ -4,7 +4,6 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 import pytest
 
 from service.api.keys import INFERENCE, caller_of
@@ -231,7 +230,3 @@ async def test_an_open_stream_of_events_ends_with_its_key(world: World):
     began = asyncio.get_running_loop().time()
     await asyncio.wait_for(call.rest(), 4)
     assert asyncio.get_running_loop().time() - began < 2
-
-
-def answered(response: httpx.Response) -> tuple[int, str]:
-    return response.status_code, response.json()["error"]["code"]
