@@ -37,11 +37,15 @@ class ActiveSet:
         )
 
     def lease(self, slots: Slots, selection: Selection) -> Lease:
-        """Return what a request that selected from this state's catalog runs under."""
+        """Return what a request that selected from this state's catalog runs under.
+
+        Raises:
+            KeyError: It selected from another one's: better no answer than one under less.
+        """
         chosen, stack = selection.chosen, selection.stack
         return Lease(
             slots,
-            self.operators.get(stack),
+            self.operators[stack] if self.operators else None,
             self.policies[stack, chosen.name] if chosen is not None else None,
             selection.strength,
             tuple(policy.label for policy in selection.policies),

@@ -47,9 +47,6 @@ class Bound:
     )
 
 
-NOT_BOUND = Bound()
-
-
 class Binder:
     """Compiles policies as bindings put them together."""
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from forward.program import EMPTY
 from service.bindings import Stacked
-from service.bound import NOT_BOUND, Bound
+from service.bound import Bound
 from service.catalog import PolicyRevision
 from service.desired import Desired
 from service.library import Library
@@ -44,7 +44,7 @@ class Watching:
     def request(self, selection: Selection) -> tuple[Watched, ...]:
         """Return what a request watches: the mandatory policies' first, then the chosen one's."""
         chosen = selection.chosen.name if selection.chosen is not None else None
-        bound = self._bound.get(selection.stack, NOT_BOUND)
+        bound = self._bound[selection.stack] if self._bound else Bound()
         return tuple(
             watched
             for policy in selection.policies

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from service.api.canaries import RULE
 from service.audit import AuditLog
 from service.callers import OWNER
 from service.keys import NewKey
+from service.selection import select
 from tests.service.api.world import DOCUMENTS, SERVED, World, binding, build, steering
 
 V1 = "/trimtab/v1"
@@ -225,3 +227,12 @@ async def test_a_canary_replaces_a_chosen_policy(world: World, named: str) -> No
     assert await policies(world, {}, **fields) == "guard@1, next@1"
     assert await policies(world, {}, policy="casual") == "guard@1, casual@1"
     assert await policies(world, {}, policy="none") == "guard@1"
+
+
+async def test_what_was_selected_elsewhere_has_no_lease(world: World) -> None:
+    """No stack is taken for an empty one: that would serve without what is mandatory."""
+    selection = select(world.governor.catalog)
+    other = replace(selection, stack=("guard", "unheard-of"))
+    assert world.governor.lease(selection).operator is not None
+    with pytest.raises(KeyError):
+        world.governor.lease(other)
