@@ -5,11 +5,13 @@ from typing import Annotated, Any
 import typer
 
 from service.commands.output import AsJson, print_json, print_line, print_table
-from service.commands.policy_changes import Url, apply
+from service.commands.policy_changes import Generation, Timeout, Url, Wait, apply, finish
 from service.commands.policy_server import PolicyServer
 
 app = typer.Typer(help="Look at and change who runs under which policies.", no_args_is_help=True)
 app.command("apply")(apply)
+
+Name = Annotated[str, typer.Argument(help="The binding's name.")]
 
 
 @app.command("list")
@@ -25,7 +27,7 @@ def list_bindings(url: Url = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="The binding's name.")],
+    name: Name,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
@@ -42,6 +44,31 @@ def show(
     for one in binding["revisions"]:
         print_line(f"revision   {one['revision']} {one['created_at']} by {one['owner']}")
     print_json(binding["content"])
+
+
+@app.command()
+def remove(
+    name: Name,
+    wait: Wait = False,
+    timeout: Timeout = 60.0,
+    if_generation: Generation = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a binding that was applied over the API."""
+    server = PolicyServer.at(url)
+    outcome = server.remove(name, if_generation, "bindings")
+    finish(server, outcome, timeout if wait else None, as_json)
+
+
+@app.command()
+def halt(name: Name, url: Url = None, as_json: AsJson = False) -> None:
+    """End the canary of a binding, on every server and for good; a new one has to be declared."""
+    ended = PolicyServer.at(url).halt(name)
+    if as_json:
+        print_json(ended)
+        return
+    print_line(f"the canary of binding {name} is ended: {ended['halted']}")
 
 
 def _row(binding: dict[str, Any]) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ def apply(
 ) -> None:
     """Apply files, all or none; what is so already is left alone."""
     documents, server = load_paths(files), PolicyServer.at(url)
-    _finish(server, server.apply(documents, if_generation), timeout if wait else None, as_json)
+    finish(server, server.apply(documents, if_generation), timeout if wait else None, as_json)
 
 
 def set_fields(
@@ -74,7 +74,7 @@ def set_fields(
     """Change fields of a policy that was applied over the API; null takes a field away."""
     server = PolicyServer.at(url)
     outcome = server.set_fields(name, parse_assignments(changes), if_generation)
-    _finish(server, outcome, timeout if wait else None, as_json)
+    finish(server, outcome, timeout if wait else None, as_json)
 
 
 def rollback(
@@ -91,7 +91,7 @@ def rollback(
     """Make an earlier revision of a policy a new one, with the artifacts that it meant."""
     server = PolicyServer.at(url)
     outcome = server.rollback(name, revision, if_generation)
-    _finish(server, outcome, timeout if wait else None, as_json)
+    finish(server, outcome, timeout if wait else None, as_json)
 
 
 def remove(
@@ -104,10 +104,10 @@ def remove(
 ) -> None:
     """Remove a policy that was applied over the API; its revisions stay, to roll back to."""
     server = PolicyServer.at(url)
-    _finish(server, server.remove(name, if_generation), timeout if wait else None, as_json)
+    finish(server, server.remove(name, if_generation), timeout if wait else None, as_json)
 
 
-def _finish(
+def finish(
     server: PolicyServer, outcome: Mapping[str, Any], seconds: float | None, as_json: bool
 ) -> None:
     """Say what a change did, and wait until it is served if asked to."""

@@ -42,13 +42,17 @@ class PolicyServer(ServerSource):
         body = {} if revision is None else {"revision": revision}
         return self._change("POST", f"policies/{name}/rollback", generation, json=body)
 
-    def remove(self, name: str, generation: int | None) -> Json:
-        """Remove a policy and return what that did."""
-        return self._change("DELETE", f"policies/{name}", generation)
+    def remove(self, name: str, generation: int | None, kind: str = "policies") -> Json:
+        """Remove a policy, or a document of another kind, and return what that did."""
+        return self._change("DELETE", f"{kind}/{name}", generation)
 
     def bindings(self) -> list[Json]:
         """Return every binding that is written."""
         return self._ask("GET", "bindings")["bindings"]
+
+    def halt(self, name: str) -> Json:
+        """End the canary of a binding and return what was counted of it."""
+        return self._change("POST", f"bindings/{name}/halt", None)
 
     def binding(self, name: str) -> Json:
         """Return one binding in detail."""

@@ -14,7 +14,7 @@ import pytest
 from service.activation import By
 from service.replicas import Replica
 from service.store import Store
-from tests.service.api.world import KEY, World, build, document, server_of, steering
+from tests.service.api.world import KEY, World, binding, build, document, server_of, steering
 from tests.service.commanding import Call
 from tests.service.serving import served_world
 
@@ -153,6 +153,23 @@ def test_bindings_are_listed_and_shown(call: Call, world: tuple[str, World]) -> 
     assert "mandatory  guard" in shown.out
     assert call("binding", "show", "default", *url, "--json").json["spec"]["policy"] == "none"
     assert call("binding", "show", "other", *url).code == 1
+
+
+def test_a_binding_is_applied_halted_and_removed(
+    call: Call, world: tuple[str, World], files: Any
+) -> None:
+    url = ("--url", world[0])
+    canary = {"policy": "late", "replaces": "casual", "share": 0.5}
+    wanted = binding(policy="casual", canary=canary)
+    done = call("binding", "apply", files(wanted), *url)
+    assert done.out.splitlines()[0] == "Binding default@2 is active"
+    assert "late" in call("binding", "list", *url).out
+    assert "ended by admin" in call("binding", "halt", "default", *url).out
+    assert "canary     ended: ended by admin" in call("binding", "show", "default", *url).out
+    assert call("binding", "halt", "default", *url).code == 1
+    gone = call("binding", "remove", "default", *url, "--wait")
+    assert gone.out.splitlines()[0] == "Binding default is removed"
+    assert call("binding", "list", *url, "--json").json == []
 
 
 def test_the_audit_log_is_listed_and_verified(
