@@ -2,22 +2,35 @@
 
 An event says who was watched by what and what was done; never what was said, unless the policy's
 ``capture`` asks for it. Numbers rise and are never used twice, so a reader knows what it missed.
+Operators label events true or false: those are items for the monitor's next calibration.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import RowMapping
 
+from service.audit import append
 from service.batch_log import MAX_WAITING, BatchLog
-from service.clock import SteadyClock
-from service.database import Database
+from service.clock import SteadyClock, now
+from service.database import Database, StoreError
 from service.settings import EventRetention
-from service.tables import events
+from service.tables import events, labels
 
 MAX_LISTED = 1000
+_LISTED = [column for column in events.c if column.name != "trace"]
+
+
+class EventNotFoundError(StoreError):
+    """No event has this number, or it is no longer kept."""
+
+    def __init__(self, number: int, days: float) -> None:
+        """Name the event, and how long events are kept."""
+        super().__init__(f"there is no event {number}; events are kept for {days:g} days")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +42,7 @@ class Event:
         request: Identity of the answer as its client sees it.
         choice: Number of the choice in the answer.
         policy: ``name@revision``.
+        trace: A ``service.trace.Trace`` as canonical JSON.
     """
 
     at: str
@@ -48,13 +62,15 @@ class Event:
     coverage: float
     fault: str | None
     text: str | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which events are asked for; ``after`` is a number, ``since`` a time."""
+    """Which events are asked for; ``after`` and ``before`` are numbers, ``since`` a time."""
 
     after: int | None = None
+    before: int | None = None
     since: str | None = None
     monitor: str | None = None
     policy: str | None = None
@@ -97,7 +113,7 @@ class EventStore:
 
     def page(self, wanted: Wanted) -> Page:
         """Return the oldest events after what was read; without that, the newest."""
-        query = sa.select(events).where(*_conditions(wanted)).limit(wanted.limit)
+        query = _labelled(_LISTED).where(*_conditions(wanted)).limit(wanted.limit)
         forward = wanted.after is not None or wanted.since is not None
         order = events.c.id.asc() if forward else events.c.id.desc()
         with self._database.read() as connection:
@@ -110,6 +126,45 @@ class EventStore:
         is_whole = len(rows) < wanted.limit
         last = (newest or 0) if is_whole or not rows else int(rows[-1]["id"])
         return Page(tuple(dict(row) for row in rows), max(last, after or 0), lost)
+
+    def one(self, number: int) -> dict[str, Any]:
+        """Return an event with its trace.
+
+        Raises:
+            EventNotFoundError: There is none.
+        """
+        query = _labelled(events.c).where(events.c.id == number)
+        with self._database.read() as connection:
+            row = connection.execute(query).mappings().first()
+        if row is None:
+            raise EventNotFoundError(number, self.retention.days)
+        return dict(row) | {"trace": None if row["trace"] is None else json.loads(row["trace"])}
+
+    def label(self, number: int, label: bool | None, by: str) -> None:
+        """Say whether an event was right to be raised; None takes back what was said.
+
+        Raises:
+            EventNotFoundError: There is none.
+        """
+        with self._database.write() as connection:
+            if connection.execute(sa.select(events.c.id).where(_is(number))).first() is None:
+                raise EventNotFoundError(number, self.retention.days)
+            before = connection.execute(sa.select(labels.c.label).where(_of(number))).scalar()
+            connection.execute(labels.delete().where(_of(number)))
+            if label is not None:
+                row = {"event": number, "label": label, "by": by, "at": now()}
+                connection.execute(labels.insert().values(row))
+            was, told = {"label": before}, {"label": label}
+            append(connection, by, "event.label", f"Event/{number}", was, told)
+
+    def items(self, monitor: str) -> tuple[dict[str, Any], ...]:
+        """Return the labelled events of a monitor whose text is kept, as items to calibrate on."""
+        query = _labelled(events.c).where(
+            events.c.monitor == monitor, events.c.trace.is_not(None), labels.c.label.is_not(None)
+        )
+        with self._database.read() as connection:
+            rows = list(connection.execute(query.order_by(events.c.id)).mappings())
+        return tuple(_item(row) for row in rows)
 
 
 class EventLog(BatchLog[Event]):
@@ -126,10 +181,33 @@ class EventLog(BatchLog[Event]):
         self.store = store
 
 
+def _labelled(columns: Iterable[sa.ColumnElement[Any]]) -> sa.Select[Any]:
+    said = (labels.c.label, labels.c.by.label("labelled_by"), labels.c.at.label("labelled_at"))
+    joined = events.outerjoin(labels, labels.c.event == events.c.id)
+    return sa.select(*columns, *said).select_from(joined)
+
+
+def _is(number: int) -> sa.ColumnElement[bool]:
+    return events.c.id == number
+
+
+def _of(number: int) -> sa.ColumnElement[bool]:
+    return labels.c.event == number
+
+
+def _item(row: RowMapping) -> dict[str, Any]:
+    """Return a line of the files that ``trimtab monitor calibrate`` reads."""
+    trace = json.loads(row["trace"])
+    item = {"text": trace["prompt"], "label": int(row["label"]), "slice": "events"}
+    return item | ({"answer": trace["answer"]} if trace["answer"] else {})
+
+
 def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = []
     if wanted.after is not None:
         conditions.append(events.c.id > wanted.after)
+    if wanted.before is not None:
+        conditions.append(events.c.id < wanted.before)
     if wanted.since is not None:
         conditions.append(events.c.at >= wanted.since)
     if wanted.monitor is not None:

@@ -54,10 +54,14 @@ class KeyRing:
             return None
         return known.key if known.key.state(self._at()) == "live" else None
 
+    def live(self, key: str) -> Key | None:
+        """Return the key of an id, if it is still one."""
+        known = self._known.keys.get(key)
+        return known.key if known is not None and known.key.state(self._at()) == "live" else None
+
     def is_live(self, key: str) -> bool:
         """Whether the key of an id is still one."""
-        known = self._known.keys.get(key)
-        return known is not None and known.key.state(self._at()) == "live"
+        return self.live(key) is not None
 
     async def fresh(self) -> None:
         """Read the store again if what is known is old.

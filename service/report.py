@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from service.trace import Trace
 from service.verdicts import Verdict
 
 NO_VERDICT = "none"
@@ -28,6 +29,7 @@ class ChoiceReport:
         scores: Token scores by monitor, if the client asked for them.
         refusal: Text that took the place of the rest; empty without one.
         captured: The prompt's text, if a policy's ``capture`` asks for it.
+        trace: The tokens around the first event with their scores, if one does.
     """
 
     request: str
@@ -39,6 +41,7 @@ class ChoiceReport:
     scores: Mapping[str, list[float | None]] = field(default_factory=dict[str, Any])
     refusal: str = ""
     captured: str | None = None
+    trace: Trace | None = None
 
     @property
     def ended(self) -> Verdict | None:

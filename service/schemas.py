@@ -65,7 +65,7 @@ class MonitorUse(Strict):
 
 
 class PolicySpec(Strict):
-    """What a policy does; with ``capture`` its monitors' events keep the prompt's text."""
+    """What a policy does; with ``capture`` its monitors' events keep text and tokens' scores."""
 
     mode: Mode = "enforce"
     selectable: bool = True

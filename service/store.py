@@ -29,6 +29,7 @@ from service.halts import HaltStore
 from service.health import Health
 from service.jobs import JobStore
 from service.keys import KeyStore
+from service.overview import Overview
 from service.records import (
     Key,
     Owner,
@@ -40,6 +41,7 @@ from service.records import (
 )
 from service.replicas import ReplicaStore
 from service.schemas import Kind
+from service.sessions import SessionStore
 from service.settings import EventRetention
 from service.tables import active, revisions
 
@@ -136,6 +138,14 @@ class Store:
     def keys(self) -> KeyStore:
         """Return the keys of the same database."""
         return KeyStore(self._database)
+
+    def overview(self) -> Overview:
+        """Return counts over the same database."""
+        return Overview(self._database)
+
+    def sessions(self, admin: bytes) -> SessionStore:
+        """Return browsers' sessions of the same database, for a digest of the admin key."""
+        return SessionStore(self._database, admin)
 
     def halts(self) -> HaltStore:
         """Return the canaries that were ended, of the same database."""

@@ -69,8 +69,31 @@ events = sa.Table(
     sa.Column("coverage", sa.Float, nullable=False),
     sa.Column("fault", sa.String(32), nullable=True),
     sa.Column("text", sa.Text, nullable=True),
+    sa.Column("trace", sa.Text, nullable=True),
     sa.Index("events_by_time", "at"),
     sqlite_autoincrement=True,
+)
+
+# Whether an event was right to be raised, as somebody said last; it goes when its event does.
+labels = sa.Table(
+    "labels",
+    metadata,
+    sa.Column("event", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("label", sa.Boolean, nullable=False),
+    sa.Column("by", sa.String(96), nullable=False),
+    sa.Column("at", sa.String(32), nullable=False),
+    sa.ForeignKeyConstraint(["event"], ["events.id"], name="labelled_event", ondelete="CASCADE"),
+)
+
+# A browser's session. ``hash`` is of its secret, which only the browser has; ``key`` is the id of
+# the key that it was begun with, empty for the admin key of the environment.
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("hash", sa.String(64), primary_key=True),
+    sa.Column("key", sa.String(16), nullable=False),
+    sa.Column("created_at", sa.String(32), nullable=False),
+    sa.Column("expires_at", sa.String(32), nullable=False),
 )
 
 # Ids order the queue. Whoever runs a job gives its attempt with every change: one that was thought
@@ -167,13 +190,14 @@ generations = sa.Table(
     sa.Column("changed_at", sa.String(32), nullable=False),
 )
 
-# A row a running server, renewed by its heartbeat.
+# A row a running server, renewed by its heartbeat, which counts.
 replicas = sa.Table(
     "replicas",
     metadata,
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("started_at", sa.String(32), nullable=False),
     sa.Column("seen_at", sa.String(32), nullable=False),
+    sa.Column("beats", sa.Integer, nullable=False),
     sa.Column("generation", sa.Integer, nullable=False),
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Column("fault", sa.Text, nullable=True),

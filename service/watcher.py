@@ -1,6 +1,7 @@
 """A monitor on one choice, under way: fed token by token, it fires or fails, and then tells."""
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ class Watcher:
     _scored: int = field(init=False, default=0)
     _unscored: Counter[str] = field(init=False, default_factory=Counter[str])
     _rows: list[NDArray[np.float32]] = field(init=False, default_factory=list[Any])
+    _positions: list[int] = field(init=False, default_factory=list[int])
     _fault: str | None = field(init=False, default=None)
     _fired: bool = field(init=False, default=False)
     _at: int | None = field(init=False, default=None)
@@ -107,8 +109,9 @@ class Watcher:
             self._fail("error", start)
             return
         self._scored += len(raw)
-        if self.keeps_scores:
+        if self.keeps_scores or self.watched.captures:
             self._rows.extend(raw)
+            self._positions.extend(range(start, start + len(raw)))
         for evaluation in evaluations:
             if not math.isfinite(evaluation.pooled):
                 self._fail("nan", evaluation.position)
@@ -172,6 +175,16 @@ class Watcher:
             return []
         values = self.watched.plan.reader.values(np.stack(self._rows))
         return [finite(float(value)) for value in values]
+
+    def scores_between(self, first: int, stop: int) -> tuple[float | None, ...]:
+        """Return the score of each position in [first, stop), None where there is none."""
+        found: list[float | None] = [None] * max(0, stop - first)
+        low, high = bisect_left(self._positions, first), bisect_left(self._positions, stop)
+        if low < high:
+            values = self.watched.plan.reader.values(np.stack(self._rows[low:high]))
+            for position, value in zip(self._positions[low:high], values, strict=True):
+                found[position - first] = finite(round(float(value), 5))
+        return tuple(found)
 
     def _exceeds(self, pooled: float) -> bool:
         threshold = self.watched.threshold

@@ -26,7 +26,7 @@ class Access(Enum):
     GENERATE = "generate"
     """As inference; the request runs under a policy."""
     PROBE = "probe"
-    """Anyone; answered here: is the process up, can it serve?"""
+    """Anyone; answered here: is the process up, can it serve, and the page to log in on."""
     OPERATIONS = "operations"
     """A key with the role that ``service/api/roles.py`` asks for; answered here."""
     ADMIN = "admin"
@@ -81,8 +81,12 @@ def _closed(reason: str, *templates: str) -> tuple[Route, ...]:
     return _routes(Access.CLOSED, _ANY, templates, reason)
 
 
+OPEN = ("login", "login.js", "style.css", "icon.svg")
+"""Files of the dashboard without which nobody can log in."""
+
 TABLE: tuple[Route, ...] = (
     *_routes(Access.PROBE, _GET, ("/livez", "/readyz")),
+    *_routes(Access.PROBE, _GET, tuple(f"/dashboard/{name}" for name in OPEN)),
     *_routes(Access.PUBLIC, _GET, ("/metrics", "/health")),
     *_routes(Access.PUBLIC, _BOTH, ("/ping",)),
     *_routes(
@@ -102,7 +106,9 @@ TABLE: tuple[Route, ...] = (
     *_routes(Access.INFERENCE, _GET, ("/version", "/load", "/v1/responses/{response_id}")),
     *_routes(Access.INFERENCE, _POST, ("/v1/responses/{response_id}/cancel",)),
     *_routes(
-        Access.OPERATIONS, _ANY, ("/trimtab/{rest:path}", "/dashboard", "/dashboard/{r:path}")
+        Access.OPERATIONS,
+        _ANY,
+        ("/trimtab/{rest:path}", "/dashboard", "/dashboard/", "/dashboard/{r:path}"),
     ),
     *_routes(
         Access.ADMIN,

@@ -37,23 +37,23 @@ class Admission:
         if route.access is Access.OPERATIONS:
             return await self._operation(path, method, headers)
         if route.access is Access.ADMIN:
-            caller = await self._keys.identify(headers)
+            caller = await self._keys.identify(headers, method)
             _check_role(caller, "admin", f"{method} {path}", headers)
         elif route.access not in _OPEN and not is_preflight(route, method):
-            caller = await self._inference(headers)
+            caller = await self._inference(headers, method)
         if method not in route.methods and not is_preflight(route, method):
             raise _wrong_method(method, path, route.methods)
         return caller
 
-    async def _inference(self, headers: Headers) -> Caller:
-        caller = await self._keys.identify(headers)
+    async def _inference(self, headers: Headers, method: str) -> Caller:
+        caller = await self._keys.identify(headers, method)
         if caller.role is None and not self._keys.is_open:
             raise no_key(headers, "inference needs a key here")
         return caller
 
     async def _operation(self, path: str, method: str, headers: Headers) -> Caller:
         """Find out the least role first: whoever may do nothing here learns nothing either."""
-        caller = await self._keys.identify(headers)
+        caller = await self._keys.identify(headers, method)
         _check_role(caller, "viewer", "an operation", headers)
         least = self._permissions.of(path)
         if not least:

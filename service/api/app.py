@@ -103,7 +103,13 @@ def wrap(
     server = Server(
         governor,
         store,
-        Keys(settings.admin_key, api_keys, is_loopback(settings.host), KeyRing(store.keys())),
+        Keys(
+            settings.admin_key,
+            api_keys,
+            is_loopback(settings.host),
+            KeyRing(store.keys()),
+            store.sessions,
+        ),
         metrics,
         events or event_log(store, settings, metrics),
         decisions or decision_log(store, settings, metrics),

@@ -24,6 +24,7 @@ from service.engine.errors import MergeError, WeightsUnknownError
 from service.engine.slots import ActivationError
 from service.entry import CompileError, EditCompileError, MonitorCompileError
 from service.errors import ServiceError
+from service.events import EventNotFoundError
 from service.generations import ConflictError
 from service.jobs import JobNotFoundError, JobOverError
 from service.key_request import KeyRequestError
@@ -70,6 +71,7 @@ _KNOWN: tuple[tuple[type[Exception], int, str], ...] = (
     (ArtifactRefusedError, 422, "invalid_artifact"),
     (ArtifactNotFoundError, 404, "artifact_not_found"),
     (RevisionNotFoundError, 404, "policy_not_found"),
+    (EventNotFoundError, 404, "event_not_found"),
     (DecisionNotFoundError, 404, "decision_not_found"),
     (DecisionAmbiguousError, 409, "ambiguous_name"),
     (JobNotFoundError, 404, "job_not_found"),

@@ -2,23 +2,29 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from service.api.body import read_body
 from service.api.errors import HttpError
+from service.api.json_body import load_json
 from service.api.keys import caller_of
 from service.api.server import Server
 from service.callers import Caller
 from service.events import MAX_LISTED, Page, Wanted
 
 KEEP_ALIVE_SECONDS = 15.0
-KEY_SECONDS = 1.0
+POLL_SECONDS = 1.0
+"""How long what another process of the store writes may go unseen, and a key that has ended."""
+MAX_BODY_BYTES = 1 << 10
 _MAX_NUMBER = 1 << 62
-_KNOWN = ("since", "monitor", "policy", "limit")
+_KNOWN = ("since", "before", "monitor", "policy", "limit")
 
 
 class EventRoutes:
@@ -43,6 +49,35 @@ class EventRoutes:
         shown = {"events": list(page.events), "last": page.last, "lost": page.lost}
         return JSONResponse(shown)
 
+    async def one(self, request: Request) -> Response:
+        """Show an event, and the tokens around it with their scores if its policy captures."""
+        number = _number(request.path_params["id"], "id")
+        return JSONResponse(await asyncio.to_thread(self._server.events.store.one, number))
+
+    async def label(self, request: Request) -> Response:
+        """Say whether an event was right: ``{"label": true}``, ``false``, or null to take it back.
+
+        What is labelled is in ``GET events/labelled``, for the monitor's next calibration.
+        """
+        number, store = _number(request.path_params["id"], "id"), self._server.events.store
+        body = await read_body(request.headers, request.receive, MAX_BODY_BYTES)
+        label, by = _label(body), caller_of(request.scope).label
+        await asyncio.to_thread(store.label, number, label, by)
+        return JSONResponse(await asyncio.to_thread(store.one, number))
+
+    async def labelled(self, request: Request) -> Response:
+        """Give the labelled events of ``?monitor=NAME`` as items, one JSON object a line.
+
+        Only those whose policy captured what was said; ``trimtab monitor calibrate`` reads the
+        file.
+        """
+        monitor = request.query_params.get("monitor", "")
+        if not monitor:
+            raise HttpError(400, "invalid_query", "'monitor' names whose events to give", "monitor")
+        items = await asyncio.to_thread(self._server.events.store.items, monitor)
+        lines = "".join(f"{json.dumps(item)}\n" for item in items)
+        return Response(lines, media_type="application/x-ndjson")
+
     async def _page(self, wanted: Wanted) -> Page:
         return await asyncio.to_thread(self._server.events.store.page, wanted)
 
@@ -55,9 +90,10 @@ class EventRoutes:
             newest = await self._page(Wanted(limit=1))
             wanted = _after(wanted, newest.last)
         yield ": events of monitors\n\n"
+        spoken, now = time.monotonic(), time.monotonic
         while await self._server.keys.still(caller):
             # Asked for before the page is read: what is written in between is not missed.
-            written = asyncio.ensure_future(self._server.events.written(KEEP_ALIVE_SECONDS))
+            written = asyncio.ensure_future(self._server.events.written(POLL_SECONDS))
             try:
                 page = await self._page(wanted)
                 if page.lost:
@@ -65,16 +101,15 @@ class EventRoutes:
                 for event in page.events:
                     yield as_sse(event)
                 if not page.events:
-                    await self._wait(written, caller)
-                    yield ": keep-alive\n\n"
+                    await written
             finally:
                 written.cancel()
             wanted = _after(wanted, page.last)
-
-    async def _wait(self, written: "asyncio.Future[None]", caller: Caller) -> None:
-        """Wait for events, no longer than the caller has a key."""
-        while not written.done() and await self._server.keys.still(caller):
-            await asyncio.wait([written], timeout=KEY_SECONDS)
+            if page.events:
+                spoken = now()
+            elif now() - spoken >= KEEP_ALIVE_SECONDS:
+                spoken = now()
+                yield ": keep-alive\n\n"
 
 
 def as_sse(event: Mapping[str, Any]) -> str:
@@ -100,11 +135,25 @@ def read_wanted(query: Mapping[str, str]) -> Wanted:
     is_number = since is not None and since.isascii() and since.isdecimal()
     after = _number(since, "since") if since is not None and is_number else None
     time = since if since is not None and not is_number else None
-    return Wanted(after, _time(time), query.get("monitor"), query.get("policy"), limit)
+    before = _number(query["before"], "before") if "before" in query else None
+    return Wanted(after, before, _time(time), query.get("monitor"), query.get("policy"), limit)
 
 
 def _after(wanted: Wanted, number: int) -> Wanted:
-    return Wanted(number, None, wanted.monitor, wanted.policy, wanted.limit)
+    return replace(wanted, after=number, since=None)
+
+
+def _label(body: bytes) -> bool | None:
+    try:
+        given = load_json(body)
+    except ValueError as error:
+        raise HttpError(400, "invalid_json", f"the body is not JSON: {error}") from error
+    if not isinstance(given, dict) or set(given) != {"label"}:
+        raise HttpError(422, "invalid_label", 'the body is {"label": true, false or null}', "label")
+    label = given["label"]
+    if label is not None and not isinstance(label, bool):
+        raise HttpError(422, "invalid_label", "'label' is true, false or null", "label")
+    return label
 
 
 def _number(given: str, name: str) -> int:

@@ -1,16 +1,22 @@
-"""Who asks: the key that a request carries, and whose it is. Only digests of keys are kept."""
+"""Who asks: the key that a request carries, and whose it is. Only digests of keys are kept.
 
+A browser's session stands for the key that it was begun with; a key that is given counts first.
+"""
+
+import asyncio
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from service.api.cookies import COOKIE, HEADER, cookie_of, session_secret
 from service.api.errors import HttpError
 from service.callers import ANONYMOUS, OWNER, Caller
 from service.keyring import KeyRing
+from service.sessions import SessionStore
 from service.settings import ADMIN_KEY
 
 CALLER = "trimtab_caller"
@@ -30,15 +36,24 @@ class Keys:
     """The admin key of the environment, vLLM's own inference keys, and the keys in the store."""
 
     def __init__(
-        self, admin: str | None, inference: Iterable[str], is_loopback: bool, ring: KeyRing
+        self,
+        admin: str | None,
+        inference: Iterable[str],
+        is_loopback: bool,
+        ring: KeyRing,
+        sessions: Callable[[bytes], SessionStore],
     ) -> None:
-        """Keep digests; of vLLM's keys one as it is, since vLLM asks for it again."""
+        """Keep digests; of vLLM's keys one as it is, since vLLM asks for it again.
+
+        ``sessions`` opens the sessions for a digest of the admin key.
+        """
         inference = tuple(inference)
         self._admin = [_digest(admin)] if admin else []
         self._inference = [_digest(key) for key in inference]
         self._for_vllm = inference[0] if inference else None
         self._is_loopback = is_loopback
         self.ring = ring
+        self.sessions = sessions(b"".join(self._admin))
 
     @property
     def is_open(self) -> bool:
@@ -48,8 +63,8 @@ class Keys:
         """
         return self._is_loopback and not self._inference and self.ring.is_empty
 
-    async def identify(self, headers: Headers) -> Caller:
-        """Return whose key a request carries; nobody's if it has none or an unknown one.
+    async def identify(self, headers: Headers, method: str) -> Caller:
+        """Return whose key or session a request carries; nobody's if it has none that is known.
 
         Raises:
             HttpError: 400, it carries two different ones; 503, the store was never read.
@@ -62,6 +77,8 @@ class Keys:
             message = f"the keys cannot be read: {self.ring.fault}"
             raise HttpError(503, "keys_unavailable", message)
         key = self.ring.find(given) if given is not None else None
+        if given is None and (secret := session_secret(headers, method)) is not None:
+            return await self._of_session(secret)
         return ANONYMOUS if key is None else key.caller()
 
     async def still(self, caller: Caller) -> bool:
@@ -79,6 +96,15 @@ class Keys:
         kept = [(name, value) for name, value in scope["headers"] if name != b"authorization"]
         shown = (b"authorization", f"Bearer {self._for_vllm}".encode())
         return {**scope, "headers": [*kept, shown]}
+
+    async def _of_session(self, secret: str) -> Caller:
+        session = await asyncio.to_thread(self.sessions.find, secret)
+        if session is None:
+            return ANONYMOUS
+        if not session.key:
+            return OWNER if self._admin else ANONYMOUS
+        key = self.ring.live(session.key)
+        return ANONYMOUS if key is None else key.caller()
 
     def _given_at_start(self, key: str) -> Caller | None:
         # Compared with every key, so that time tells nothing.
@@ -107,6 +133,12 @@ def no_key(headers: Headers, needs: str) -> HttpError:
     if bearer(headers) is not None:
         message = "the key given is not valid here: it is unknown, expired or revoked"
         return HttpError(401, "invalid_key", message, headers=_CHALLENGE)
+    if cookie_of(headers) is not None:
+        message = (
+            f"{needs}: the session in the cookie {COOKIE} is over, or this is a change without the "
+            f"header {HEADER}, or it comes from another site; log in at /dashboard/login"
+        )
+        return HttpError(401, "no_session", message, headers=_CHALLENGE)
     message = f"{needs}: Authorization: Bearer <key> (the admin key, {ADMIN_KEY}, has every right)"
     return HttpError(401, "missing_key", message, headers=_CHALLENGE)
 

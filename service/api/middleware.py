@@ -16,6 +16,7 @@ from service.api.access import Access, AccessTable, route_path
 from service.api.admission import Admission, is_preflight
 from service.api.answers import InferenceAnswer, described
 from service.api.body import ClientGoneError, read_body, replay, with_body_length
+from service.api.dashboard import to_login
 from service.api.decided import Deciding
 from service.api.errors import HttpError, Shape, as_http, error_response
 from service.api.identity import named, request_of, telling, with_request
@@ -93,6 +94,9 @@ class PolicyMiddleware:
             return
         except (HttpError, SelectionError, DoorError, LimitError) as error:
             refused = as_http(error)
+            if (away := to_login(path, scope, refused)) is not None:
+                await away(scope, receive, send)
+                return
             self._server.metrics.refusal(refused.code)
             await error_response(refused, _shape(path))(scope, receive, send)
 

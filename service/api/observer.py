@@ -1,10 +1,12 @@
 """Where decided choices go: counted in metrics, and written as events."""
 
 from service.api.metrics import Metrics
+from service.digest import canonical_json
 from service.events import Event, EventLog
 from service.probes import PROBING
 from service.records import now
 from service.report import ChoiceReport
+from service.trace import Trace
 from service.verdicts import Verdict, finite
 
 MAX_NAME = 256
@@ -65,7 +67,12 @@ def _event(choice: ChoiceReport, verdict: Verdict) -> Event:
         coverage=verdict.coverage,
         fault=verdict.fault,
         text=_kept(choice.captured) if verdict.captures and choice.captured is not None else None,
+        trace=_trace(choice.trace) if verdict.captures and choice.trace is not None else None,
     )
+
+
+def _trace(trace: Trace) -> str:
+    return canonical_json(trace.shown()).replace(r"\u0000", "")
 
 
 def _kept(text: str) -> str:

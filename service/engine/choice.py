@@ -13,8 +13,10 @@ from typing import Any
 from vllm.outputs import CompletionOutput
 
 from service.engine.pieces import cut, joined
+from service.engine.traced import Said, Speech, captured_events, trace_of
 from service.engine.tracks import Gap, Scored, Track
 from service.report import ChoiceReport
+from service.trace import Trace
 from service.verdicts import FOREVER, Verdict, owed_end
 from service.watcher import Watcher, ender
 
@@ -41,6 +43,7 @@ class Choice:
     Attributes:
         index: Which of the request's choices.
         track: Its scores.
+        speech: Tells the tokens of a trace.
         has_logprobs: Whether the client asked for them.
         is_over: Whether its client was given its end.
     """
@@ -49,6 +52,7 @@ class Choice:
     track: Track
     make_watchers: MakeWatchers
     retell: Retell
+    speech: Speech
     has_logprobs: bool = False
     watchers: tuple[Watcher, ...] = ()
     is_over: bool = False
@@ -264,13 +268,23 @@ class Choice:
             scores=scores,
             refusal=self._refusal,
             captured=self._captured(verdicts),
+            trace=self._trace(verdicts),
             **names,
         )
 
     def _captured(self, verdicts: Sequence[Verdict]) -> str | None:
         """Return the prompt's text if an event of a policy that captures is written."""
-        wanted = any(verdict.captures and verdict.is_eventful for verdict in verdicts)
+        wanted = captured_events(verdicts)
         return self.retell(None, self._prompt or ()) if wanted else None
+
+    def _trace(self, verdicts: Sequence[Verdict]) -> Trace | None:
+        """Return the tokens around the first event of a policy that captures."""
+        if not captured_events(verdicts):
+            return None
+        answer = self.retell(self._prompt, self._tokens[: self._given])
+        ended_at = None if self._ender is None else self._ender.ended_at
+        said = Said(self._prompt or (), self._tokens, ended_at, answer)
+        return trace_of(said, verdicts, self.watchers, self.speech)
 
     def _verdict(self, watcher: Watcher, end: int, missing: str) -> Verdict:
         """Only the verdict that ended the choice counts as having ended it."""

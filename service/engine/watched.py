@@ -21,6 +21,7 @@ from service.engine.lease import Lease
 from service.engine.outputs import Outputs
 from service.engine.pieces import Rebuilder, text_of
 from service.engine.stamp import Stamp
+from service.engine.traced import Speech
 from service.engine.tracks import RequestTracks, Tracks
 from service.report import ChoiceReport, Nowhere, RequestReport, Sink
 from service.verdicts import display_names, is_enforcing
@@ -104,8 +105,9 @@ class WatchedRequest:
         self._report.begin()
         self._tracks = self._watching.tracks.open(stamp.request, params.n, len(stamp.columns))
         has_logprobs = params.num_logprobs is not None
+        speech = Speech(self._watching.tokenizer())
         self._choices = [
-            Choice(index, track, self._watchers, self._retell, has_logprobs)
+            Choice(index, track, self._watchers, self._retell, speech, has_logprobs)
             for index, track in enumerate(self._tracks.tracks)
         ]
 

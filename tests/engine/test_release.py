@@ -507,6 +507,26 @@ async def test_the_prompt_is_kept_only_where_a_policy_captures() -> None:
         assert made.sink.choices[0].captured == kept
 
 
+async def test_a_trace_is_kept_only_where_a_policy_captures() -> None:
+    """Every token's score stands at its token, and nothing follows the verdict's."""
+    uses = watched(captures=True), watched("lie", mode="shadow")
+    made = bench(lambda: steps(BYTES, [P + 1]), *uses)
+    await made.run(params())
+    trace = made.sink.choices[0].trace
+    assert trace is not None and (trace.first, trace.prompt_length) == (0, P)
+    assert trace.tokens == ("h", "i", "!", "a", " ")
+    assert list(trace.scores) == ["harm"], "the other monitor's policy captures nothing"
+    assert [score is not None and score > 0.5 for score in trace.scores["harm"]] == [
+        *(False for _ in range(P + 1)),
+        True,
+    ]
+    assert (trace.prompt, trace.answer, trace.thresholds) == ("hi!", "a", {"harm": 0.5})
+    for quiet in (watched(), watched(captures=True)):
+        made = bench(lambda quiet=quiet: steps(BYTES, [P + 1] if not quiet.captures else []), quiet)
+        await made.run(params())
+        assert made.sink.choices[0].trace is None
+
+
 async def test_monitors_without_a_channel_are_refused() -> None:
     """Never served unwatched."""
     lease = lease_of(watched())

@@ -99,9 +99,9 @@ class EventShape(Shape):
     coverage: float
     fault: str | None
     text: str | None
-    label: str | None = None
-    labelled_by: str | None = None
-    labelled_at: Time | None = None
+    label: bool | None
+    labelled_by: str | None
+    labelled_at: Time | None
 
 
 class Events(Shape):

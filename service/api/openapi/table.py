@@ -6,13 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from service.api.openapi import condition, documents, records
+from service.api.openapi import condition, documents, looking, records
 from service.api.openapi.shape import Shape
 from service.edit_request import Evaluation
 from service.jobs import STATES
 from service.key_request import KeyRequest, Rotation
+from service.overview import MINUTES
 from service.steer_schema import NAME_PATTERN
 
+ITEMS = "application/x-ndjson"
 JSON, YAML, HTML, EVENTS = "application/json", "application/yaml", "text/html", "text/event-stream"
 DOCUMENTS = "documents"
 """Stands for one document of any kind, whose schema is that of the policy files."""
@@ -159,11 +161,24 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                     {"type": "string", "format": "date-time"},
                 ],
             ),
+            _before(0),
             Parameter("monitor", _TEXT),
             _POLICY,
             _limit(),
         ),
     ),
+    ("GET", "events/labelled"): Operation(
+        None, also=(ITEMS,), parameters=(Parameter("monitor", _TEXT),)
+    ),
+    ("GET", "events/{id}"): Operation(looking.EventDetail),
+    ("POST", "events/{id}/label"): Operation(looking.EventDetail, body=looking.Label),
+    ("GET", "overview"): Operation(
+        looking.OverviewShape, parameters=(_query("minutes", enum=list(MINUTES)),)
+    ),
+    ("GET", "monitors/{name}/scores"): Operation(looking.MonitorScores),
+    ("GET", "session"): Operation(looking.SessionShape),
+    ("POST", "session"): Operation(looking.SessionShape),
+    ("DELETE", "session"): Operation(None, 204),
     ("GET", "verdicts"): Operation(records.Verdicts, parameters=_DECISIONS),
     ("GET", "decisions"): Operation(records.Decisions, parameters=_DECISIONS),
     ("GET", "decisions/{id}"): Operation(records.DecisionShape),
@@ -187,6 +202,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
 PATHS: Mapping[str, Mapping[str, Any]] = {
     "name": {"type": "string", "pattern": NAME_PATTERN},
     "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+    "events": {"type": "integer", "minimum": 0, "maximum": (1 << 62) - 1},
     "jobs": {"type": "integer", "minimum": 1, "maximum": (1 << 31) - 1},
     "keys": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
 }

@@ -184,6 +184,13 @@ def _routes(s: Subject) -> Iterator[Case]:
     yield Case("an unknown model", "GET", "/v1/models/zz", 404, "there is no model")
     yield Case("wrong operations method", "PUT", f"{V1}/policies", 405, "not served", b"", key)
     yield Case("an operation that is none", "GET", f"{V1}/nothing", 404, "not served", None, key)
+    yield Case("no such file", "GET", "/dashboard/x.js", 404, "not served", None, key)
+    path = f"{V1}/events/9/label"
+    yield Case("no such label", "POST", path, 422, "null", b'{"label": 1}', key)
+    yield Case("a label of nothing", "POST", path, 404, "no event", b'{"label": true}', key)
+    yield Case("labels of nobody", "GET", f"{V1}/events/labelled", 400, "names whose", None, key)
+    yield Case("a span", "GET", f"{V1}/overview?minutes=7", 400, "1440", None, key)
+    yield Case("scores of nothing", "GET", f"{V1}/monitors/x/scores", 404, "'x'", None, key)
     yield Case("a plan of nothing", "POST", f"{V1}/policies/plan", 422, "no document", b"", key)
     yield Case("no such entry", "GET", f"{V1}/audit?before=-1", 400, "a number from", None, key)
     back = f"{V1}/policies/%2e%2e/rollback"

@@ -62,7 +62,15 @@ OPERATIONS: dict[str, tuple[tuple[str, str], ...]] = {
     f"{V1}/audit": (("GET", "admin"),),
     f"{V1}/audit/verify": (("GET", "admin"),),
     f"{V1}/openapi.json": (("GET", "viewer"),),
+    f"{V1}/overview": (("GET", "viewer"),),
+    f"{V1}/monitors/{{name}}/scores": (("GET", "viewer"),),
+    f"{V1}/events/labelled": (("GET", "operator"),),
+    f"{V1}/events/{{id}}": (("GET", "viewer"),),
+    f"{V1}/events/{{id}}/label": (("POST", "operator"),),
+    f"{V1}/session": (("GET", "viewer"), ("POST", "viewer"), ("DELETE", "viewer")),
     "/dashboard": (("GET", "viewer"),),
+    "/dashboard/": (("GET", "viewer"),),
+    "/dashboard/{file:path}": (("GET", "viewer"),),
 }
 
 _INFER_POST = (("POST", "infer"), ("OPTIONS", ANYONE))
@@ -76,6 +84,10 @@ OTHERS: dict[str, tuple[tuple[str, str], ...]] = {
     "/metrics": _PUBLIC,
     "/health": _PUBLIC,
     "/ping": (("GET", ANYONE), ("POST", ANYONE)),
+    "/dashboard/login": _PUBLIC,
+    "/dashboard/login.js": _PUBLIC,
+    "/dashboard/style.css": _PUBLIC,
+    "/dashboard/icon.svg": _PUBLIC,
     "/v1/chat/completions": _INFER_POST,
     "/v1/chat/completions/batch": _INFER_POST,
     "/v1/completions": _INFER_POST,
@@ -163,7 +175,6 @@ UNKNOWN_PATHS = (
     f"{V1}/",
     "/trimtab/v2/policies",
     "/trimtab/x",
-    "/dashboard/x",
     "/nothing",
     "/",
 )
@@ -294,7 +305,7 @@ def expected(template: str, method: str, who: Who) -> tuple[bool, set[int]]:
         return True, {204}
     if least == CLOSED:
         return False, {403}
-    under_ours = template.startswith(("/trimtab", "/dashboard"))
+    under_ours = template.startswith(("/trimtab", "/dashboard")) and template not in OTHERS
     if template in UNKNOWN_PATHS and not under_ours:
         return False, {404}
     if who.role is None and rule(template, "GET") != ANYONE:

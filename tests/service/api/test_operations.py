@@ -4,7 +4,6 @@ import base64
 import json
 from typing import Any
 
-import pytest
 import torch
 from safetensors.torch import save
 
@@ -148,11 +147,6 @@ async def test_what_is_no_route_is_absent(world: World):
         answer = await world.call(method, f"{V1}/x/y", key=True)
         assert answer.status_code == 404
         assert "not served" in answer.json()["error"]["message"]
-
-
-async def test_the_dashboard_is_absent(world: World):
-    assert (await world.call("GET", "/dashboard", key=True)).status_code == 404
-    assert (await world.call("GET", "/dashboard")).status_code == 401
 
 
 def artifact(name: str = "fresh", seed: int = 7, **changes: Any) -> dict[str, Any]:

@@ -1,0 +1,52 @@
+// One event: what was found, at which token, and what people say of it.
+
+import { get, send } from "../api.js";
+import { badge, h, notice, put, tiles } from "../dom.js";
+import { figure, may, moment, rarity, share } from "../format.js";
+import { heatMap } from "../heat.js";
+
+export async function render({ section, who, live, target }) {
+  const event = await get(`events/${encodeURIComponent(target)}`);
+  const said = h("div", {});
+  put(
+    section,
+    h("p", {}, h("a", { href: "#/events" }, "Events")),
+    h("h1", {}, `${event.monitor} `, badge(event.fault ? `fault: ${event.fault}` : "fired", event.fault ? "fault" : event.mode), badge(event.mode, event.mode)),
+    h("p", { class: "muted" }, `Event ${event.id}, ${moment(event.at)}`),
+    tiles([
+      ["Score", figure(event.score, 4)],
+      ["Threshold", figure(event.threshold, 4)],
+      ["Rarity", rarity(event.rarity)],
+      ["Done", event.action],
+      ["Token of the answer", event.token === null ? "–" : String(event.token)],
+      ["Coverage", share(event.coverage)],
+    ]),
+    h("p", {}, "Under ", h("a", { href: `#/policies/${encodeURIComponent(event.policy.split("@")[0])}` }, event.policy), ", in request ", h("a", { href: `#/requests/${encodeURIComponent(event.request)}` }, h("code", {}, event.request)), event.choice ? `, choice ${event.choice}` : "", "."),
+    h("h2", {}, "Was it right?"),
+    said,
+    h("h2", {}, "Tokens"),
+    event.trace ? heatMap(event.trace, event.monitor, event.position) : notice(`Nothing of what was said is kept: policy ${event.policy} has no “capture: true”.`),
+  );
+  draw(event);
+
+  function draw(shown) {
+    const told = shown.label === null ? "Nobody has said yet." : `${shown.label ? "True" : "False"}, says ${shown.labelled_by}, ${moment(shown.labelled_at)}.`;
+    const buttons = may(who, "operator") ? [button("True", true, shown), button("False", false, shown), shown.label === null ? null : button("Take back", null, shown)] : null;
+    const use = event.trace ? "It becomes an item for the monitor's next calibration." : "Without a captured text it cannot be an item to calibrate on.";
+    put(said, h("p", { role: "status" }, told), buttons && h("div", { class: "bar", role: "group", "aria-label": "Label" }, buttons), h("p", { class: "muted" }, use));
+  }
+
+  function button(text, label, shown) {
+    return h("button", { type: "button", class: "plain", "aria-pressed": label === null ? null : String(shown.label === label), onclick: () => say(label) }, text);
+  }
+
+  async function say(label) {
+    try {
+      const now = await send("POST", `events/${event.id}/label`, { label });
+      live.relabel(now);
+      draw(now);
+    } catch (error) {
+      said.append(notice(error.message, "bad"));
+    }
+  }
+}
