@@ -23,9 +23,13 @@ need libnuma1 "\"$python\" -c 'import ctypes; ctypes.CDLL(\"libnuma.so.1\")'"   
 need g++ "command -v ${CXX:-g++}"                                     # torch.compile builds its kernels
 need python3.11-dev "test -f \"\$(\"$python\" -c 'import sysconfig; print(sysconfig.get_path(\"include\"))')/Python.h\""  # and binds them
 need python3.11-venv "\"$python\" -c 'import ensurepip, venv'"
+# Only tests/browser/ needs it: installed where it may be, and no reason not to serve.
+may=$([ "$(id -u)" = 0 ] && command -v apt-get || true)
+command -v chromium >/dev/null 2>&1 || { [ -n "$may" ] && missing="$missing chromium" ||
+    printf 'trimtab set-up: no chromium here, which the tests of the dashboard need (make serve does not)\n' >&2; }
 [ -n "$missing" ] || exit 0
 
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+if [ -n "$may" ]; then
     printf 'trimtab set-up: installing%s\n' "$missing"
     # shellcheck disable=SC2086  # a list of package names
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; } ||
