@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -98,7 +98,7 @@ class Clock:
 
 
 @contextmanager
-def clock(drain_seconds: float) -> Iterator[Clock]:
+def clock(drain_seconds: float) -> Generator[Clock]:
     command = [sys.executable, "-c", SERVER, str(drain_seconds)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
