@@ -1,6 +1,7 @@
 """A canary in a real server: its share is as asked for, and a bad one ends by its own rule."""
 
 import asyncio
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,7 @@ import httpx
 import pytest
 from scipy.stats import binomtest
 
-from tests.engine.test_server import NAME
+from tests.engine.test_server import DEMO, NAME
 from tests.served import ADMIN_KEY, Served
 
 pytestmark = pytest.mark.prove
@@ -27,8 +28,13 @@ RULE = {"metric": "ended", "above": 0.2, "at_least": 20}
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The demo, with a store of its own."""
     folder = tmp_path_factory.mktemp("canary")
-    arguments = ["--enforce-eager", "--state", str(folder / "state")]
-    with Served(folder, arguments) as served:
+    policies = shutil.copytree(DEMO / "policies", folder / "policies")
+    # Its default binding would be the directory's: here it is applied.
+    documents = (policies / "demo.yaml").read_text().split("---\n")
+    kept = [document for document in documents if "kind: Binding" not in document]
+    (policies / "demo.yaml").write_text("---\n".join(kept))
+    arguments = ["--policies", str(policies), "--state", str(folder / "state")]
+    with Served(folder, ["--enforce-eager", *arguments]) as served:
         yield served
 
 
