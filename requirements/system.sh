@@ -27,13 +27,18 @@ need python3.11-venv "\"$python\" -c 'import ensurepip, venv'"
 may=$([ "$(id -u)" = 0 ] && command -v apt-get || true)
 command -v chromium >/dev/null 2>&1 || { [ -n "$may" ] && missing="$missing chromium" ||
     printf 'trimtab set-up: no chromium here, which the tests of the dashboard need (make serve does not)\n' >&2; }
-[ -n "$missing" ] || exit 0
+# Only tests run it: without it the server is none the worse.
+wanted=
+{ command -v promtool && command -v prometheus; } >/dev/null 2>&1 || wanted=" prometheus"
+[ -n "$missing$wanted" ] || exit 0
 
 if [ -n "$may" ]; then
-    printf 'trimtab set-up: installing%s\n' "$missing"
+    printf 'trimtab set-up: installing%s\n' "$missing$wanted"
     # shellcheck disable=SC2086  # a list of package names
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; } ||
-        fail "apt-get could not install$missing: install them by hand, then run make again"
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing $wanted; } ||
+        fail "apt-get could not install$missing$wanted: install them by hand, then run make again"
+elif [ -z "$missing" ]; then
+    printf 'trimtab set-up: tests of deploy/ need%s, which is not here (Debian'"'"'s name); going on\n' "$wanted"
 else
     fail "missing on this system:$missing (Debian's names). As root: apt-get install$missing; then run make again"
 fi
