@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-MARKS = {"add": "+", "change": "~", "remove": "-", "none": "="}
+MARKS = {"add": "+", "change": "~", "remove": "-"}
 _SHOWN = 100
 _DIGEST = 12
 
@@ -13,8 +13,14 @@ Json = Mapping[str, Any]
 def plan_lines(plan: Json) -> Iterator[str]:
     """Yield the lines of a plan."""
     yield f"plan for generation {plan['generation']}"
+    unchanged = 0
     for document in plan["documents"]:
-        yield from _document_lines(document)
+        if document["action"] == "none":
+            unchanged += 1
+        else:
+            yield from _document_lines(document)
+    if unchanged:
+        yield f"= {unchanged} document{'s' if unchanged > 1 else ''} as they are"
     yield from map(_cache_line, plan["caches"])
     yield from map(_table_line, plan["capacity"])
     if plan["merged"] is not None:
@@ -50,36 +56,44 @@ def outcome_lines(outcome: Json) -> Iterator[str]:
 def _document_lines(document: Json) -> Iterator[str]:
     head = f"{MARKS[document['action']]} {document['kind']} {document['name']}"
     yield f"{head}  {_revisions(document)}"
+    said = _given if document["action"] == "add" else _difference
     for difference in document["differences"]:
-        yield f"    {_difference(difference)}"
+        yield f"    {said(difference)}"
     for difference in document["artifact_differences"]:
         yield f"    artifact {_difference(difference, _DIGEST)}"
-    if document["action"] in ("add", "change"):
-        yield from _uses(document)
+    yield from _uses(document)
 
 
 def _revisions(document: Json) -> str:
     before, after = document["before"], document["after"]
-    if document["action"] == "none":
-        return f"revision {before}, as it is"
     if document["action"] == "remove":
         return f"revision {before}, removed"
     return f"revision {before} -> {after}" if before is not None else f"revision {after}, new"
 
 
 def _uses(document: Json) -> Iterator[str]:
-    artifacts = document["artifacts"] or {}
-    calibrated = [name.partition("/")[2] for name in artifacts if name.startswith("calibration/")]
+    """Yield the monitors and the artifacts that it uses; these are known where it compiles."""
+    artifacts = document["artifacts"]
     for monitor in document["monitors"]:
-        state = "calibrated" if monitor in calibrated else "no calibration"
-        yield f"    watched by {monitor} ({state})"
-    for name, digest in artifacts.items():
+        yield f"    watched by {monitor}{_calibration(monitor, artifacts)}"
+    for name, digest in (artifacts or {}).items():
         yield f"    uses {name} {digest[:_DIGEST]}"
+
+
+def _calibration(monitor: str, artifacts: Json | None) -> str:
+    if artifacts is None:
+        return ""
+    return " (calibrated)" if f"calibration/{monitor}" in artifacts else " (no calibration)"
 
 
 def _difference(difference: Json, length: int = _SHOWN) -> str:
     before, after = (_value(difference, side, length) for side in ("before", "after"))
     return f"{difference['path']}: {before} -> {after}"
+
+
+def _given(difference: Json) -> str:
+    """Return a field of a new document."""
+    return f"{difference['path']}: {_value(difference, 'after', _SHOWN)}"
 
 
 def _value(difference: Json, side: str, length: int) -> str:
