@@ -18,7 +18,7 @@ from service.keys import KeyStore, NewKey
 from service.limits import Limits
 from service.store import Store
 from tests.service.api.bad_inputs import Subject
-from tests.service.api.hostile import Answer, Attack, Credentials, chat, send
+from tests.service.api.hostile import Answer, Attack, Credentials, packed, send
 from tests.service.api.hostile_access import credentials, paths, roles
 from tests.service.api.hostile_texts import arguments, known, questions, texts
 from tests.service.api.hostile_wire import bodies, framing
@@ -132,16 +132,19 @@ def stored(store: Store) -> dict[str, Any]:
 
 def is_well(port: int, keys: Credentials, subject: Subject = SUBJECT) -> None:
     """Check that who may still can, so that refusals are refusals and not a server that is down."""
-
-    def ask(method: str, path: str, key: str | None, body: bytes | None = None) -> int:
-        headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
+    asked = {"model": subject.served, "prompt": "hello", "max_tokens": 1, "policy": "formal"}
+    generates = ("POST", "/v1/completions", packed(asked))
+    calls = (
+        (*generates, keys.roles["infer"], 200),
+        ("GET", f"{V1}/status", None, keys.roles["viewer"], 200),
+        ("GET", f"{V1}/keys", None, keys.roles["admin"], 200),
+        ("GET", f"{V1}/keys", None, keys.owner, 200),
+        ("GET", "/livez", None, None, 200),
+        (*generates, None, 401),
+    )
+    for method, path, body, key, expected in calls:
+        headers = {"Content-Type": "application/json"}
+        headers |= {"Authorization": f"Bearer {key}"} if key is not None else {}
         url = f"http://127.0.0.1:{port}{path}"
-        return httpx.request(method, url, headers=headers, content=body).status_code
-
-    body = chat(subject, policy="formal")
-    assert ask("POST", "/v1/chat/completions", keys.roles["infer"], body) == 200
-    assert ask("GET", f"{V1}/status", keys.roles["viewer"]) == 200
-    assert ask("GET", f"{V1}/keys", keys.roles["admin"]) == 200
-    assert ask("GET", f"{V1}/keys", keys.owner) == 200
-    assert ask("GET", "/livez", None) == 200
-    assert ask("POST", "/v1/chat/completions", None, body) == 401
+        answer = httpx.request(method, url, headers=headers, content=body, timeout=60)
+        assert answer.status_code == expected, (method, path, answer.text)
