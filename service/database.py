@@ -92,6 +92,10 @@ class Database:
                     connection.execute(halts.insert().values(row))
                     connection.execute(halts.delete().where(halts.c.canary == _PROBE))
 
+    def call_silent(self, seconds: float) -> None:
+        """Note that a use has not come back for so long."""
+        self._failed(False, f"the store at {self._where} has not answered for {seconds:g} s")
+
     @contextmanager
     def read(self) -> Generator[Connection]:
         """Yield a connection that sees one consistent state."""

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -88,6 +89,13 @@ class Postgres:
             self._process.kill()
             self._process.wait()
         self._process = None
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the server's processes, those of its sessions among them."""
+        if self._process is None:
+            return []
+        server = psutil.Process(self._process.pid)
+        return [server, *server.children(recursive=True)]
 
     def close(self) -> None:
         """Stop the server and remove all of it."""

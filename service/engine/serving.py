@@ -36,13 +36,12 @@ from service.engine.stopping import EngineDiedError, Stopping
 from service.events import EventLog
 from service.governor import REFUSED, Governor
 from service.job_runner import JobRunner
+from service.minding import mind
 from service.prepare import Prepared
 from service.reconcile import Reconciler
-from service.store import Store
 
 POLL_SECONDS = 0.05
 RETRY_SECONDS = 5.0
-PROBE_SECONDS = 2.0
 THREADS = 32
 """For what blocks: a database that does not answer holds several for seconds."""
 
@@ -114,7 +113,7 @@ async def serve(
             beside = (
                 _follow(governor, parts.metrics),
                 parts.reconciler.run(),
-                _mind(prepared.store),
+                mind(prepared.store),
                 app.state.lookout.run(seat.is_first),
                 _tell_when_ready(app, governed, address, started, announce),
                 _heed(app, engine, parts.drain, prepared.settings.drain_seconds),
@@ -139,13 +138,6 @@ async def _heed(app: FastAPI, engine: PolicyEngine, drain: Drain, seconds: float
     stopping = Stopping(await _server_of(app), drain, seconds)
     stopping.heed_signals()
     await stopping.watch(lambda: engine.client.errored)
-
-
-async def _mind(store: Store) -> None:
-    """Keep what is known of the store's health fresh while nobody uses it."""
-    while True:
-        await asyncio.to_thread(store.probe)
-        await asyncio.sleep(PROBE_SECONDS)
 
 
 async def _server_of(app: FastAPI) -> Any:

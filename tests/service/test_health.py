@@ -1,9 +1,10 @@
 """A store that cannot be used says so, loses nothing it acknowledged, and is used again after."""
 
+import asyncio
 import os
 import resource
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from service.database import Database, StoreError, parse_url
 from service.digest import canonical_json
 from service.events import EventLog
 from service.health import Health
+from service.minding import mind
 from service.store import Store
 from service.tables import halts
 from tests.postgres import Postgres
@@ -145,6 +147,32 @@ def test_postgresql_that_is_gone_and_back() -> None:
             server.start()
             store.probe()
             assert store.health.ok
+
+
+async def test_postgresql_that_hangs_is_not_well() -> None:
+    """On a local socket nothing times out."""
+    with Postgres() as server:
+        url = server.url(server.create())
+        with Store.open(url, server.folder / "artifacts") as store:
+            minding = asyncio.create_task(mind(store, 0.05, 0.3))
+            await asyncio.sleep(0.2)
+            assert store.health.ok
+            processes = server.processes()
+            for process in processes:
+                process.suspend()
+            await until(lambda: not store.health.ok)
+            assert "has not answered for 0.3 s" in (store.health.error or "")
+            for process in processes:
+                process.resume()
+            await until(lambda: store.health.ok)
+            minding.cancel()
+            await asyncio.wait({minding})
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not is_so():
+            await asyncio.sleep(0.02)
 
 
 def test_a_probe_of_what_cannot_be_written_writes(opened: Database, file: Path) -> None:
