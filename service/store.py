@@ -119,6 +119,10 @@ class Store:
         """Use the database, so that ``health`` is of now; never raises for its failures."""
         self._database.probe()
 
+    def call_silent(self, seconds: float) -> None:
+        """Note that a use has not come back for so long."""
+        self._database.call_silent(seconds)
+
     def events(self, retention: EventRetention | None = None) -> EventStore:
         """Return the events of the same database."""
         return EventStore(self._database, retention)
