@@ -52,6 +52,7 @@ from service.settings import Settings
 
 END_SECONDS = 10.0 + LAST_WORDS_SECONDS
 """How long processes may take to end beside what is under way."""
+LOOK_SECONDS = 0.5
 FAIL_SECONDS = 5.0
 """How long they may take when the server has failed."""
 
@@ -201,18 +202,16 @@ class Watch:
         """
         self._servers = servers
         by_sentinel = {process.sentinel: process for process in (*servers, *others)}
-        while any(process.is_alive() for process in servers):
-            for ready in connection.wait([*by_sentinel, words], self._left()):
+        while any(process.sentinel in by_sentinel for process in servers):
+            # A signal does not end a wait, and may have set a deadline meanwhile.
+            for ready in connection.wait([*by_sentinel, words], LOOK_SECONDS):
                 if ready is words:
                     announce(words.recv())
                     continue
                 process = by_sentinel.pop(int(ready))  # type: ignore[arg-type] -- a sentinel
                 self._check(process)
-            if self._left() == 0:
+            if self._deadline is not None and time.monotonic() >= self._deadline:
                 raise ProcessDiedError("API processes did not end in time and are killed")
-
-    def _left(self) -> float | None:
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def _check(self, process: BaseProcess) -> None:
         process.join()
