@@ -6,16 +6,16 @@ of it.
 """
 
 import json
-import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from service.audit import append
+from service.clock import SteadyClock
 from service.database import Database, StoreError
 from service.jobs import ENDED
 from service.records import StoredArtifact, artifact_of
@@ -48,9 +48,9 @@ class Collected:
 class Collector:
     """Looks through one store. Blocking: call off the event loop."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
-        """Look through ``database`` and the folder of its artifacts' files."""
-        self._database, self._folder = database, folder
+    def __init__(self, database: Database, folder: Path, clock: SteadyClock) -> None:
+        """Look through ``database`` and the folder of its files; ages go by ``clock``."""
+        self._database, self._folder, self._clock = database, folder, clock
 
     def unnamed(self, keep: Collection[str] = (), grace: timedelta = GRACE) -> Collected:
         """Return what ``collect`` would take."""
@@ -101,12 +101,13 @@ class Collector:
         rows = connection.execute(sa.select(artifacts)).mappings().all()
         everything = [artifact_of(row, self._folder) for row in rows]
         named = {*_pinned(connection), *_of_jobs(connection), *keep}
-        before = (datetime.now(UTC) - grace).isoformat(timespec="milliseconds")
+        oldest = self._clock.earliest() - grace
+        before = oldest.isoformat(timespec="milliseconds")
         unnamed = tuple(
             one for one in everything if one.digest not in named and one.created_at < before
         )
         known = {one.digest for one in everything}
-        orphans = tuple(_orphans(self._folder, known, time.time() - grace.total_seconds()))
+        orphans = tuple(_orphans(self._folder, known, oldest.timestamp()))
         sizes = [size_of(one) for one in unnamed] + [_size(path) for path in orphans]
         return Collected(unnamed, orphans, sum(sizes))
 

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from service.activation import By, activate
 from service.artifact_store import ArtifactStore
 from service.audit import AuditLog
+from service.clock import SteadyClock
 from service.collection import Collector
 from service.database import Database, StoreError, parse_url
 from service.decisions import DecisionStore
@@ -60,6 +61,7 @@ class Store:
         self._database, self.artifacts_folder = database, artifacts_folder
         self._artifacts = ArtifactStore(database, artifacts_folder, artifact_quota)
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._clock = SteadyClock()
 
     @classmethod
     def open(
@@ -294,7 +296,7 @@ class Store:
 
     def collector(self) -> Collector:
         """Return what takes away artifacts that nothing names."""
-        return Collector(self._database, self.artifacts_folder)
+        return Collector(self._database, self.artifacts_folder, self._clock)
 
 
 def _of(key: Key) -> sa.Select[Any]:
