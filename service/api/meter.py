@@ -104,7 +104,9 @@ class Timed:
                 await work
                 return
             self._over.set()
-            await asyncio.wait({work}, timeout=ENDING_SECONDS)
+            # Whatever it ends with now, the client hears that its time is over.
+            ending = asyncio.gather(work, return_exceptions=True)
+            await asyncio.wait({ending}, timeout=ENDING_SECONDS)
         finally:
             work.cancel()
         await self._say_so()
