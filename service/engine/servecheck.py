@@ -43,7 +43,7 @@ class Served:
 
 
 async def check_serving(engine: PolicyEngine) -> None:
-    """Serve a prompt of two blocks unsteered and under a write at every site.
+    """Serve a prompt of two blocks on every engine, unsteered and under a write at every site.
 
     Raises:
         BootError: A write does not reach the answer, unsteered requests do not share KV, or a
@@ -51,9 +51,16 @@ async def check_serving(engine: PolicyEngine) -> None:
     """
     if not engine.capacities:
         return
+    for rank in range(engine.n_engines):
+        faults = await _faults(engine, rank)
+        if faults:
+            raise BootError(f"engine {rank}: {'; '.join(faults)}")
+
+
+async def _faults(engine: PolicyEngine, rank: int) -> list[str]:
     length, block = prompt_length(engine)
-    first = await serve(engine, None, length, 0)
-    again = await serve(engine, None, length, 1)
+    first = await serve(engine, None, length, 0, rank)
+    again = await serve(engine, None, length, 1, rank)
     faults: list[str] = []
     if first.cached or again.cached < block:
         faults.append(
@@ -64,7 +71,7 @@ async def check_serving(engine: PolicyEngine) -> None:
         for scale in EDIT_SCALES if point.is_edit else (1.0,):
             slot = await engine.slots.place(_known_program(engine, point, scale))
             try:
-                steered = await serve(engine, slot, length, number)
+                steered = await serve(engine, slot, length, number, rank)
             finally:
                 engine.slots.retire(slot)
             if steered.cached:
@@ -73,8 +80,7 @@ async def check_serving(engine: PolicyEngine) -> None:
                 break
         else:
             faults.append(f"{point}: a write does not reach the answer")
-    if faults:
-        raise BootError("; ".join(faults))
+    return faults
 
 
 def prompt_length(engine: PolicyEngine) -> tuple[int, int]:
@@ -108,8 +114,10 @@ def _known_program(engine: PolicyEngine, point: HookPoint, scale: float) -> Prog
     return Program(cut, tuple(content for _ in cut))
 
 
-async def serve(engine: PolicyEngine, slot: Slot | None, length: int, number: int) -> Served:
-    """Serve one token after ``length`` known ones; ``number`` names the request.
+async def serve(
+    engine: PolicyEngine, slot: Slot | None, length: int, number: int, rank: int = 0
+) -> Served:
+    """Serve one token after ``length`` known ones on one engine; ``number`` names the request.
 
     Raises:
         BootError: There is no answer.
@@ -119,7 +127,8 @@ async def serve(engine: PolicyEngine, slot: Slot | None, length: int, number: in
     prompt = TokensPrompt(prompt_token_ids=[1 + i % 2 for i in range(length)])
     params = SamplingParams(max_tokens=1, temperature=0.0, logprobs=0)
     served: Served | None = None
-    async for output in generate(prompt, params, f"boot-check-{number}"):
+    name = f"boot-check-{rank}-{number}"
+    async for output in generate(prompt, params, name, data_parallel_rank=rank):
         [choice] = output.outputs
         [token], [logprobs] = choice.token_ids, choice.logprobs or [{}]
         served = Served(token, logprobs[token].logprob, output.num_cached_tokens or 0)
