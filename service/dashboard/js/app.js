@@ -53,6 +53,7 @@ async function show(who, served, moves) {
   put(main, section);
   if (!page || (target !== null && !page.one)) {
     put(section, h("h1", {}, "No such page"), h("p", {}, "There is nothing here, or your key does not show it."));
+    section.dataset.ready = "yes";
     return;
   }
   const module = await import(`./pages/${target === null ? page.file : page.one}.js`);

@@ -91,12 +91,12 @@ export function sparkline(values, label) {
 
 // Counts by bin as shares of their sum; ``marks`` are thresholds.
 export function histogram(title, edges, layers, marks) {
-  const [width, height, foot] = [720, 200, 26];
+  const [width, height, foot] = [1100, 220, 26];
   const low = edges[0];
   const x = (value) => ((value - low) / (edges.at(-1) - low)) * width;
   const shares = layers.map((layer) => layer.counts.map((n) => n / Math.max(1, total(layer.counts))));
   const most = Math.max(1e-9, ...shares.flat());
-  const bars = shares.flatMap((share, which) => share.map((value, bin) => bar(value / most, edges, bin, which, x, height - foot)));
+  const bars = shares.flatMap((share, which) => share.map((value, bin) => bar(value / most, edges, bin, which, layers.length, x, height - foot)));
   const lines = marks.map((mark) => s("g", {}, s("line", { class: "limit", x1: x(mark), x2: x(mark), y1: 0, y2: height - foot }), s("text", { x: x(mark) + (x(mark) > width - 90 ? -4 : 4), y: 12, "text-anchor": x(mark) > width - 90 ? "end" : "start" }, `threshold ${Number(mark.toPrecision(3))}`)));
   const ticks = [0, 0.25, 0.5, 0.75, 1].map((part) => low + part * (edges.at(-1) - low));
   const axis = ticks.map((tick, place) => s("text", { class: "note", x: x(tick), y: height - 8, "text-anchor": place === 0 ? "start" : place === 4 ? "end" : "middle" }, String(Number(tick.toPrecision(3)))));
@@ -105,8 +105,9 @@ export function histogram(title, edges, layers, marks) {
   return h("figure", {}, h("figcaption", {}, title), h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": title }, plot), h("ul", { class: "legend" }, names));
 }
 
-function bar(part, edges, bin, which, x, room) {
+// The first layer fills its bin; the others share it, side by side.
+function bar(part, edges, bin, which, layers, x, room) {
   const wide = x(edges[bin + 1]) - x(edges[bin]);
-  const inset = which === 0 ? 0 : wide * 0.25;
-  return s("rect", { class: `layer-${which}`, x: (x(edges[bin]) + inset).toFixed(2), width: Math.max(0.5, wide - 2 * inset - 0.5).toFixed(2), y: (room * (1 - part)).toFixed(2), height: (room * part).toFixed(2) });
+  const [start, width] = which === 0 ? [0, wide] : [(0.15 + (0.7 * (which - 1)) / (layers - 1)) * wide, (0.7 * wide) / (layers - 1)];
+  return s("rect", { class: `layer-${which}`, x: (x(edges[bin]) + start).toFixed(2), width: Math.max(0.5, width - 0.5).toFixed(2), y: (room * (1 - part)).toFixed(2), height: (room * part).toFixed(2) });
 }

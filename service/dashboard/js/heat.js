@@ -54,16 +54,14 @@ export function heatMap(trace, monitor, at) {
 
   function describe(place) {
     const score = trace.scores[chosen.monitor][place];
-    const number = trace.first + place - trace.prompt_length;
-    const where = number < 0 ? `prompt token ${trace.first + place}` : `answer token ${number}`;
-    return `“${trace.tokens[place]}”, ${where}: ${score === null ? "no score" : figure(score, 4)}`;
+    return `“${trace.tokens[place]}”, ${whereOf(trace.first + place, trace.prompt_length)}: ${score === null ? "no score" : figure(score, 4)}`;
   }
 
   function tableOf(scores) {
     const found = scores.map((score, place) => ({ score, place })).filter((one) => one.score !== null);
     const top = found.sort((a, b) => b.score - a.score).slice(0, HOTTEST);
-    const rows = top.map(({ score, place }) => row(h("code", {}, trace.tokens[place]), number(String(trace.first + place - trace.prompt_length)), number(figure(score, 4))));
-    return table(`Tokens with the highest scores of ${chosen.monitor}`, ["Token", { label: "Token of the answer", number: true }, { label: "Score", number: true }], rows, "No token has a score.");
+    const rows = top.map(({ score, place }) => row(h("code", {}, trace.tokens[place]), whereOf(trace.first + place, trace.prompt_length), number(figure(score, 4))));
+    return table(`Tokens with the highest scores of ${chosen.monitor}`, ["Token", "Where", { label: "Score", number: true }], rows, "No token has a score.");
   }
 
   function move(event) {
@@ -84,6 +82,11 @@ export function heatMap(trace, monitor, at) {
   map.addEventListener("keydown", move);
   draw(chosen.monitor);
   return h("div", {}, names.length > 1 ? choice : null, legend, map, told, h("h3", {}, "Hottest tokens"), hottest);
+}
+
+// Tokens of the prompt and of the answer are each counted from 1.
+export function whereOf(position, promptLength) {
+  return position < promptLength ? `prompt, token ${position + 1}` : `answer, token ${position - promptLength + 1}`;
 }
 
 function part(label, tokens) {

@@ -3,7 +3,7 @@
 import { get, send } from "../api.js";
 import { badge, h, notice, put, tiles } from "../dom.js";
 import { figure, may, moment, rarity, share } from "../format.js";
-import { heatMap } from "../heat.js";
+import { heatMap, whereOf } from "../heat.js";
 
 export async function render({ section, who, live, target }) {
   const event = await get(`events/${encodeURIComponent(target)}`);
@@ -18,7 +18,7 @@ export async function render({ section, who, live, target }) {
       ["Threshold", figure(event.threshold, 4)],
       ["Rarity", rarity(event.rarity)],
       ["Done", event.action],
-      ["Token of the answer", event.token === null ? "–" : String(event.token)],
+      ["Where", event.position === null ? "–" : whereOf(event.position, event.position - event.token)],
       ["Coverage", share(event.coverage)],
     ]),
     h("p", {}, "Under ", h("a", { href: `#/policies/${encodeURIComponent(event.policy.split("@")[0])}` }, event.policy), ", in request ", h("a", { href: `#/requests/${encodeURIComponent(event.request)}` }, h("code", {}, event.request)), event.choice ? `, choice ${event.choice}` : "", "."),

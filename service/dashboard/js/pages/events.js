@@ -11,6 +11,7 @@ export async function render({ section, live, signal, query }) {
   const state = { monitor: query.get("monitor") ?? "", policy: query.get("policy") ?? "", paused: null, older: null };
   const rows = Array.from({ length: ROWS }, emptyRow);
   const lost = h("p", { class: "warn", role: "status" });
+  const none = h("p", { class: "muted", role: "status" }, "No such event yet.");
   const pause = h("button", { type: "button", class: "plain", "aria-pressed": "false", onclick: toggle }, "Pause");
   const older = h("button", { type: "button", class: "plain", onclick: goBack }, "Older");
   const newest = h("button", { type: "button", class: "plain", disabled: true, onclick: goOn }, "Newest");
@@ -26,6 +27,7 @@ export async function render({ section, live, signal, query }) {
     h("p", { class: "muted" }, "Verdicts that fired, or monitors that failed where they are to act; they come as they are written."),
     h("div", { class: "bar" }, filter("Monitor", "monitor"), filter("Policy", "policy"), pause, older, newest),
     lost,
+    none,
     feed,
   );
 
@@ -66,6 +68,7 @@ export async function render({ section, live, signal, query }) {
     rows.forEach((one, place) => fill(one, shown[place]));
     newest.disabled = state.older === null;
     older.disabled = shown.length === 0;
+    none.hidden = shown.length > 0;
     lost.textContent = live.lost ? `${live.lost} events were taken by retention before this page could read them.` : "";
   }
 

@@ -17,19 +17,6 @@ export async function render({ section, signal }) {
   const shadow = h("div", {});
   const chosen = { minutes: 60 };
   const spans = SPANS.map(([minutes, label]) => h("button", { type: "button", class: "plain", "aria-pressed": String(minutes === 60), onclick: () => choose(minutes) }, label));
-  put(
-    section,
-    h("h1", {}, "Overview"),
-    wrong,
-    figures,
-    h("div", { class: "bar", role: "group", "aria-label": "Span" }, h("span", { class: "muted" }, "The last"), spans),
-    h("div", { class: "columns" }, traffic.figure, raised.figure),
-    h("h2", {}, "Monitors"),
-    monitors,
-    h("h2", {}, "In shadow"),
-    shadow,
-  );
-
   function choose(minutes) {
     chosen.minutes = minutes;
     spans.forEach((button, place) => button.setAttribute("aria-pressed", String(SPANS[place][0] === minutes)));
@@ -50,7 +37,20 @@ export async function render({ section, signal }) {
     put(shadow, shadowTable(policies.policies, status.monitors));
   }
 
+  // Shown once its figures are there, so that nothing moves when they come.
   await load();
+  put(
+    section,
+    h("h1", {}, "Overview"),
+    wrong,
+    figures,
+    h("div", { class: "bar", role: "group", "aria-label": "Span" }, h("span", { class: "muted" }, "The last"), spans),
+    h("div", { class: "columns" }, traffic.figure, raised.figure),
+    h("h2", {}, "Monitors"),
+    monitors,
+    h("h2", {}, "In shadow"),
+    shadow,
+  );
   const timer = setInterval(() => document.hidden || load().catch((error) => signal.aborted || put(wrong, notice(error.message, "bad"))), EVERY);
   signal.addEventListener("abort", () => clearInterval(timer));
 }
