@@ -62,6 +62,7 @@ async def names_of(world: World) -> dict[str, list[str]]:
         "name": [*documents, "harm", "watchful", "moved"],
         "digest": [a["digest"] for a in (await listed("artifacts"))["artifacts"]],
         "jobs": [str(j["id"]) for j in (await listed("jobs"))["jobs"]],
+        "events": [str(e["id"]) for e in (await listed("events"))["events"]],
         "keys": [k["id"] for k in (await listed("keys"))["keys"]],
         "decisions": [d["request"] for d in (await listed("decisions"))["decisions"]],
     }

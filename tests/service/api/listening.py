@@ -2,7 +2,9 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,7 +23,7 @@ class Listening:
         self._make = make
         self._server: uvicorn.Server | None = None
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+        self._pool = ThreadPoolExecutor(max_workers=1)
         self.url = ""
 
     async def _serve(self) -> None:
@@ -39,8 +41,12 @@ class Listening:
 
     def __enter__(self) -> Self:
         """Start, and return once it listens."""
-        self._thread.start()
-        assert self._ready.wait(START_SECONDS), "the world does not listen"
+        self._running = self._pool.submit(lambda: asyncio.run(self._serve()))
+        started = time.monotonic()
+        while not self._ready.wait(0.05):
+            if self._running.done():
+                self._running.result()
+            assert time.monotonic() - started < START_SECONDS, "the world does not listen"
         return self
 
     def __exit__(
@@ -52,4 +58,5 @@ class Listening:
         """Stop, and wait until it has."""
         assert self._server is not None
         self._server.should_exit = True
-        self._thread.join()
+        self._running.result()
+        self._pool.shutdown()

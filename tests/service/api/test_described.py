@@ -34,7 +34,8 @@ def directed(world: World, names: dict[str, list[str]]) -> dict[str, Any]:
         for operation in methods.values():
             for part in (p for p in operation["parameters"] if p["in"] == "path"):
                 of = short(path).split("/", 1)[0] if part["name"] == "id" else part["name"]
-                known = [int(name) if of == "jobs" else name for name in names[of]]
+                is_number = part["schema"]["type"] == "integer"
+                known = [int(name) if is_number else name for name in names[of]]
                 part["schema"] = {"anyOf": [{"enum": known}, part["schema"]]}
     return made
 
