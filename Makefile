@@ -68,6 +68,8 @@ lock:  ## resolve requirements/*.in again (needs uv; KEEP= lets every version mo
 	$(PYTHON) requirements/lock.py $(VENV)/pylock.toml cpu
 	$(RESOLVE) --constraints requirements/cpu.lock requirements/clients.in -o $(VENV)/pylock.toml
 	$(PYTHON) requirements/lock.py $(VENV)/pylock.toml clients
+	$(RESOLVE) requirements/deploy.in -o $(VENV)/pylock.toml
+	$(PYTHON) requirements/lock.py $(VENV)/pylock.toml deploy
 
 clean:  ## remove the environment and every cache
 	rm -rf $(VENV) *.egg-info build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -23,6 +23,10 @@ HEADERS = {
 # Clients that a proof compares with, for CPython 3.11 on x86-64 Linux: made from clients.in by
 # `make lock`, never by hand. The proof installs it into an environment of its own.
 """,
+    "deploy": """\
+# Tools that render and lint deploy/, for CPython 3.11 on x86-64 Linux: made from deploy.in by
+# `make lock`, never by hand. The proof installs it into an environment of its own.
+""",
 }
 NOT_HERE = frozenset({"torch"})  # carried by torch.lock
 PYTHON = (3, 11)
