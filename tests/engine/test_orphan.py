@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from service.engine.orphan import end_with_parent
+from tests.processes import is_alive, left_of
 
 PARENT = """
 import multiprocessing, sys
@@ -41,14 +42,14 @@ def test_children_of_a_killed_process_end_at_once(method: str) -> None:
     assert parent.stdout is not None
     children = [psutil.Process(int(parent.stdout.readline())) for _ in range(2)]
     time.sleep(1)
-    assert all(child.is_running() for child in children)
+    assert all(is_alive(child) for child in children)
     assert all(os.getpgid(child.pid) == child.pid for child in children), "no Ctrl-C reaches them"
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
-    gone, alive = psutil.wait_procs(children, timeout=10)
+    alive = left_of(children)
     for child in alive:
         child.kill()
-    assert len(gone) == 2 and not alive
+    assert not alive
 
 
 def test_a_process_that_nobody_made_this_way_is_left_alone() -> None:

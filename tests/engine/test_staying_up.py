@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.processes import left_of
 from tests.served import Served
 
 CHAT = "/v1/chat/completions"
@@ -193,8 +194,7 @@ def test_a_dead_engine_ends_its_requests_and_its_server(tmp_path: Path) -> None:
             text = "\n".join(answer.lines)
             assert (answer.status == 503) or "data: " in text
             assert '"error"' in text and "ngine" in text, (answer.path, answer.lines[-3:])
-        _, alive = psutil.wait_procs(engine, timeout=20)
-        assert not alive
+        assert not left_of(engine)
         assert "the engine died" in server.log
 
 
@@ -206,6 +206,5 @@ def test_a_killed_server_leaves_no_engine_behind(tmp_path: Path) -> None:
         until(lambda: len(answer.lines) > 5)
         server.process.kill()
         server.process.wait()
-        _, alive = psutil.wait_procs(engine, timeout=20)
-        assert not alive
+        assert not left_of(engine)
         answer.thread.join(30)

@@ -30,6 +30,7 @@ from tests.killing import Killing
 from tests.models import D_MODEL, N_LAYERS
 from tests.outlived import Auditor, Told, check_control
 from tests.postgres import Postgres
+from tests.processes import left_of
 from tests.served import Served
 from tests.service.api.world import binding, steering
 from tests.service.places import StorePlace
@@ -177,8 +178,7 @@ def _kill(server: Served) -> float:
     server.process.kill()
     started = time.monotonic()
     server.process.wait()
-    _, alive = psutil.wait_procs(below, timeout=20)
-    assert not alive, "a process of the engine outlived its server"
+    assert not left_of(below), "a process of the engine outlived its server"
     return time.monotonic() - started
 
 
