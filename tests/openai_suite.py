@@ -93,6 +93,8 @@ def observe(client: openai.OpenAI, ask: Ask) -> Fields:
             "body": _body(sent.text),
             "headers": headers,
         }
+    except openai.APIError as error:  # in the middle of a stream
+        return {"error": type(error).__name__, "message": error.message, "body": error.body}
     return comparable(found) | {"headers": compared_headers(answer.headers)}
 
 

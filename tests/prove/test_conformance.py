@@ -1,7 +1,11 @@
-"""Stock clients at full size: the official one finds plain vLLM's answers, others find policies."""
+"""Stock clients at full size: the official one finds plain vLLM's answers, others find policies.
+
+And requests of every kind to our own routes, made from their description.
+"""
 
 import json
 import os
+import re
 import subprocess
 import venv
 from collections.abc import Iterator
@@ -19,6 +23,8 @@ from tests.conforming import Subject, answers
 from tests.evidence import ROOT
 from tests.openai_suite import BY_CONTRACT, Ask, Messages, asks, unequal
 from tests.served import Served
+from tests.service.api.listening import Listening
+from tests.service.api.test_described import made, run
 
 pytestmark = pytest.mark.prove
 
@@ -31,6 +37,7 @@ SAID = (
 LOCK = ROOT / "requirements" / "clients.lock"
 SIDE = Path(__file__).with_name("clients_side.py")
 POLICIES = ("none", "formal", "casual", "refuse-more")
+EXAMPLES = 60
 QUESTIONS = ("where does sami grant live?", "how do i make bread?", "who are you?")
 
 
@@ -156,6 +163,24 @@ def test_other_clients(
     assert styles[f"{DEMO_NAME}:formal"] == "formal" and styles[f"{DEMO_NAME}:casual"] == "casual"
     assert expected[DEMO_NAME] == expected[f"{DEMO_NAME}:none"]
     assert expected[DEMO_NAME] != expected[f"{DEMO_NAME}:refuse-more"]
+
+
+@pytest.mark.parametrize("mode", ["positive", "negative"])
+def test_our_own_routes(tmp_path: Path, figures: dict[str, Any], mode: str) -> None:
+    """Requests made from the description: each of its terms at its limits, then at random."""
+    file = tmp_path / "openapi.json"
+    options = ("--phases", "coverage,fuzzing", "--mode", mode)
+    with Listening(lambda: made(file)) as world:
+        sides = (("--exclude-method", "DELETE"), ("--include-method", "DELETE"))
+        told = [run(file, world.url, *options, *s, examples=EXAMPLES, seconds=3600) for s in sides]
+    passed = sum(int(n) for one in told for n in re.findall(r"(\d+) generated, \1 passed", one))
+    paths = json.loads(file.read_text())["paths"]
+    figures[f"our own routes, {mode}"] = {
+        "operations": sum(len(methods) for methods in paths.values()),
+        "requests": passed,
+        "faults": 0,
+    }
+    assert passed > 1000
 
 
 def said(client: openai.OpenAI, model: str, question: str) -> str:
