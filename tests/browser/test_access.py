@@ -12,11 +12,7 @@ from tests.browser.test_pages import HARMFUL, PAGES
 
 AXE = Path(__file__).parent / "vendor" / "axe" / "axe.min.js"
 SHA256 = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
-SCHEMES = {
-    "light": {"color_scheme": "light"},
-    "dark": {"color_scheme": "dark"},
-    "narrow": {"viewport": {"width": 360, "height": 740}},
-}
+NARROW = {"width": 360, "height": 740}
 SERIOUS = ("serious", "critical")
 
 
@@ -31,16 +27,31 @@ def test_axe_is_what_its_makers_published() -> None:
     assert hashlib.sha256(AXE.read_bytes()).hexdigest() == SHA256
 
 
-def problems(page: Page) -> list[str]:
-    """Return what axe finds serious, with where it is."""
+def problems(page: Page, *rules: str) -> list[str]:
+    """Return what axe finds serious, with where it is; of all rules unless some are named."""
     if not page.evaluate("() => 'axe' in window"):
         page.evaluate(AXE.read_text())
-    found = page.evaluate("() => axe.run({ resultTypes: ['violations'] })")
+    only = {"runOnly": list(rules)} if rules else {}
+    found = page.evaluate("(options) => axe.run(options)", {"resultTypes": ["violations"]} | only)
     return [
         f"{one['id']}: {one['help']}: {[node['html'][:120] for node in one['nodes'][:3]]}"
         for one in found["violations"]
         if one["impact"] in SERIOUS
     ]
+
+
+def check(page: Page, path: str) -> None:
+    """Look at a page light, dark and narrow."""
+    assert problems(page) == [], path
+    page.emulate_media(color_scheme="dark")
+    assert problems(page, "color-contrast") == [], f"{path}, dark"
+    page.set_viewport_size(NARROW)
+    wide, room = page.evaluate(
+        "() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    )
+    assert wide <= room, f"{path} is {wide} wide in {room}"
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size({"width": 1280, "height": 800})
 
 
 def test_axe_finds_what_is_wrong(sit: Sit) -> None:
@@ -50,24 +61,13 @@ def test_axe_finds_what_is_wrong(sit: Sit) -> None:
     assert any(problem.startswith("label:") for problem in problems(page))
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_no_page_has_a_serious_problem(sit: Sit, scheme: str) -> None:
-    seat = sit(**SCHEMES[scheme])
+def test_no_page_has_a_serious_problem(sit: Sit) -> None:
+    seat = sit()
     for path in PAGES:
-        page = seat.open(path)
-        assert problems(page) == [], path
-        wide, room = page.evaluate(
-            "() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-        )
-        assert wide <= room, f"{path} is {wide} wide in {room}"
-
-
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_nor_has_the_log_in_page(sit: Sit, scheme: str) -> None:
-    page = sit(**SCHEMES[scheme]).page
-    page.get_by_role("button", name="Log out").click()
-    page.get_by_role("button", name="Log in").wait_for()
-    assert problems(page) == []
+        check(seat.open(path), path)
+    seat.page.get_by_role("button", name="Log out").click()
+    seat.page.get_by_role("button", name="Log in").wait_for()
+    check(seat.page, "login")
 
 
 def test_nothing_moves_while_a_page_is_filled(sit: Sit) -> None:

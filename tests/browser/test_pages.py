@@ -110,5 +110,5 @@ def test_the_playground_shows_two_answers_with_their_scores(sit: Sit) -> None:
 def test_a_monitor_shows_scores_beside_its_calibration(sit: Sit) -> None:
     page = sit().open("monitors/harm")
     assert page.locator("figure svg .limit").count() == 1
-    assert page.locator("figure svg .layer-0").count() == 40
+    assert page.locator("figure .wide svg .layer-0").count() == 40
     expect(page.get_by_role("region", name="Uses")).to_contain_text("too few")
