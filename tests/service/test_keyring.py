@@ -64,6 +64,15 @@ async def test_nothing_is_known_before_it_is_read(ring: KeyRing, wire: Wire) -> 
     assert ring.is_read and ring.find(issued.text) == issued.key
 
 
+async def test_only_its_own_secret_finds_a_key(ring: KeyRing, wire: Wire) -> None:
+    one, other = (wire.create(NewKey(name, "infer"), OWNER) for name in ("one", "other"))
+    await ring.fresh()
+    swapped = f"tt-{one.key.id}-{other.text.rpartition('-')[2]}"
+    for text in (swapped, one.text[:-1], one.text + "0", f"tt-{one.key.id}-{'0' * 64}", ""):
+        assert ring.find(text) is None
+    assert ring.find(one.text) == one.key
+
+
 async def test_what_another_process_did_is_seen_in_time(
     ring: KeyRing, wire: Wire, clock: Clock
 ) -> None:

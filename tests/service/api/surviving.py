@@ -84,7 +84,7 @@ def make_keys(store: KeyStore, owner: str) -> Credentials:
     expired = store.create(NewKey("expired", "admin", None, Limits(), soon), OWNER)
     rotated = store.create(NewKey("rotated", "admin"), OWNER)
     store.rotate(rotated.key.id, 0, OWNER)
-    time.sleep(0.6)
+    time.sleep(1.2)  # the one has expired, and every server has read them all
     dead = {"revoked": revoked.text, "expired": expired.text, "rotated": rotated.text}
     return Credentials(live, owner, dead, tuple(known.hash for known in store.known()))
 
