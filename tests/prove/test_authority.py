@@ -185,6 +185,8 @@ def test_hostile_requests_to_a_real_server(tmp_path: Path, figures: dict[str, An
     arguments += ["--state", str(state), "--served-model-name", "tiny", "--dtype", "float32"]
     arguments += ["--block-size", "32", "--max-model-len", "256", "--enforce-eager"]
     arguments += ["--kv-cache-memory-bytes", "67108864", "--max-num-seqs", "8"]
+    # vLLM checks its own keys again, behind ours: keys of the store must pass there too.
+    arguments += ["--api-key", "a-key-of-vllms"]
     model = model_fingerprint(checkpoint)
     with Served(tmp_path, arguments) as server, Store.open(str(state)) as store:
         keys = make_keys(store.keys(), ADMIN_KEY)
@@ -204,6 +206,8 @@ def test_hostile_requests_to_a_real_server(tmp_path: Path, figures: dict[str, An
             owns_binding=True,
         )
         is_well(server.port, keys, subject)
+        listed = server.http.get("/v1/models", headers={"Authorization": "Bearer a-key-of-vllms"})
+        assert listed.status_code == 200
         before, began = (stored(store), _served(server)), time.monotonic()
         outcome = attack(server.port, all_attacks(keys, subject))
         after = (stored(store), _served(server))
