@@ -9,6 +9,7 @@ that is gone.
 
 import logging
 import multiprocessing
+import os
 import signal
 import socket
 import sys
@@ -109,6 +110,8 @@ def serve_process(
     config: Mapping[str, Any],
 ) -> None:
     """Be one API process; ``words`` takes what is to be announced."""
+    # A terminal's Ctrl-C is for the supervisor, which hands it on: a second signal cuts answers.
+    os.setsid()
     end_with_parent()
     seat = Seat.of(config, books)
     set_process_title("APIServer", str(seat.index))

@@ -41,7 +41,13 @@ def _is_set(name: str) -> Callable[[Namespace], bool]:
 
 
 def _is_given(name: str) -> Callable[[Namespace], bool]:
-    return lambda args: getattr(args, name, None) not in (None, False)
+    """Rank 0 is given too, a flag that is off is not."""
+
+    def is_given(args: Namespace) -> bool:
+        value = getattr(args, name, None)
+        return value is not None and value is not False
+
+    return is_given
 
 
 def _in_environment(name: str) -> Callable[[Namespace], bool]:
