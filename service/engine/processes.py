@@ -9,7 +9,6 @@ that is gone.
 
 import logging
 import multiprocessing
-import os
 import signal
 import socket
 import sys
@@ -110,9 +109,7 @@ def serve_process(
     config: Mapping[str, Any],
 ) -> None:
     """Be one API process; ``words`` takes what is to be announced."""
-    # A terminal's Ctrl-C is for the supervisor, which hands it on: a second signal cuts answers.
-    os.setsid()
-    end_with_parent()
+    end_with_parent()  # and a terminal's Ctrl-C is for the supervisor, which hands it on
     seat = Seat.of(config, books)
     set_process_title("APIServer", str(seat.index))
     decorate_logs()
