@@ -1,10 +1,17 @@
-"""A browser for the session, a site for each module, and pages that keep what they complain of."""
+"""A browser and a site for each module, and pages that keep what they complain of."""
 
 import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Playwright,
+    sync_playwright,
+)
 
 from tests.browser.site import Site
 from tests.service.api.world import KEY
@@ -13,17 +20,23 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 LIMIT_MS = 15_000
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium of the system's."""
+def launched(playwright: Playwright) -> Browser:
+    """Return a headless Chromium of the system's."""
     path = next((found for name in NAMES if (found := shutil.which(name))), None)
     if path is None:
         pytest.fail("no chromium is on PATH: apt-get install chromium (requirements/system.sh)")
+    arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--enable-precise-memory-info"]
+    return playwright.chromium.launch(executable_path=path, args=arguments)
+
+
+# Not for the session: while playwright runs, no other loop of this thread's can.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser for the tests of a module."""
     with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
-        launched = playwright.chromium.launch(executable_path=path, args=arguments)
-        yield launched
-        launched.close()
+        found = launched(playwright)
+        yield found
+        found.close()
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +49,9 @@ def site() -> Iterator[Site]:
 class Seat:
     """Somebody at a browser; ``complaints`` are console errors and exceptions of its page."""
 
-    def __init__(self, context: BrowserContext, site: Site, key: str = KEY) -> None:
-        """Log in."""
-        self.site, self.context, self.complaints = site, context, list[str]()
+    def __init__(self, context: BrowserContext, url: str, key: str = KEY) -> None:
+        """Log in to the server at ``url``."""
+        self.url, self.context, self.complaints = url, context, list[str]()
         self.page: Page = context.new_page()
         self.page.set_default_timeout(LIMIT_MS)
         self.page.on("console", self._hear)
@@ -47,7 +60,7 @@ class Seat:
 
     def log_in(self, key: str) -> None:
         """Give a key on the log-in page."""
-        self.page.goto(f"{self.site.url}/dashboard/")
+        self.page.goto(f"{self.url}/dashboard/")
         self.page.get_by_label("Key").fill(key)
         self.page.get_by_role("button", name="Log in").click()
         self.page.wait_for_selector("[data-ready]")
@@ -55,7 +68,7 @@ class Seat:
     def open(self, path: str) -> Page:
         """Open a page of the dashboard and wait until it is drawn."""
         self.page.goto("about:blank")
-        self.page.goto(f"{self.site.url}/dashboard/#/{path}")
+        self.page.goto(f"{self.url}/dashboard/#/{path}")
         self.page.wait_for_selector("[data-ready]")
         return self.page
 
@@ -74,7 +87,7 @@ def sit(browser: Browser, site: Site) -> Iterator[Sit]:
 
     def take(key: str = KEY, **options: object) -> Seat:
         contexts.append(browser.new_context(**options))
-        return Seat(contexts[-1], site, key)
+        return Seat(contexts[-1], site.url, key)
 
     yield take
     for context in contexts:

@@ -20,6 +20,12 @@ def shown(page: Page) -> list[int]:
     )
 
 
+def newest(page: Page) -> int:
+    """Return the number of the newest event in the feed; 0 if there is none."""
+    found = page.locator(".feed tr[data-event]:not([hidden])")
+    return int(found.first.get_attribute("data-event") or 0) if found.count() else 0
+
+
 def live(page: Page) -> None:
     """Wait until the stream is open."""
     expect(page.locator("#live")).to_have_text("live")

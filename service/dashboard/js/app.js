@@ -29,7 +29,7 @@ const live = new Live((name) => {
 
 async function start() {
   const who = await get("session");
-  document.getElementById("who").textContent = `${who.name}, ${who.role}`;
+  document.getElementById("who").textContent = `${who.name} (${who.role})`;
   document.getElementById("leave").addEventListener("click", leave);
   document.getElementById("skip").addEventListener("click", skip);
   const served = PAGES.filter((page) => may(who, page.least));
