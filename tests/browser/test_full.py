@@ -1,8 +1,8 @@
 """With 10,000 events in the store: the first paint is soon, and no task holds the page up."""
 
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from playwright.sync_api import Page
 
 from service.digest import canonical_json
 from tests.browser.conftest import Seat, Sit
@@ -15,6 +15,8 @@ PAINT_MS = 1000
 TASK_MS = 100
 LOADS = 3
 LONGEST = "() => Math.max(0, ...window.tasks)"
+CATEGORIES = ["toplevel", "__metadata"]
+MAIN = "CrRendererMain"
 WATCH = """
 window.tasks = [];
 new PerformanceObserver((list) => window.tasks.push(...list.getEntries().map((e) => e.duration)))
@@ -34,19 +36,45 @@ def fill(site: Site, count: int = EVENTS) -> None:
 
 
 def loaded(seat: Seat, path: str) -> dict[str, Any]:
-    """Return first paint and longest task of a page that is opened afresh, in milliseconds."""
-    page: Page = seat.open(path)
+    """Open a page afresh and return its first paint and its longest task, in milliseconds.
+
+    A task's time is given by the clock and by the processor: on a machine that others keep busy
+    the clock goes on while a task waits.
+    """
+    page, browser = seat.page, seat.context.browser
+    assert browser is not None
+    browser.start_tracing(page=page, categories=CATEGORIES)
+    seat.open(path)
     page.wait_for_timeout(1000)
+    events = json.loads(browser.stop_tracing())["traceEvents"]
     paint = page.evaluate(
         "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
     )
-    return {"paint_ms": paint, "longest_task_ms": page.evaluate(LONGEST)}
+    return {
+        "paint_ms": paint,
+        "task_ms": page.evaluate(LONGEST),
+        "task_processor_ms": longest(events),
+    }
+
+
+def longest(events: Sequence[Mapping[str, Any]]) -> float:
+    """Return the processor time of the longest task of any page's main thread."""
+    named = [e for e in events if e["name"] == "thread_name" and e["args"]["name"] == MAIN]
+    mains = {(e["pid"], e["tid"]) for e in named}
+    tasks = [e for e in events if e["name"].endswith("RunTask") and e.get("ph") == "X"]
+    times = [e.get("tdur", 0) / 1000 for e in tasks if (e["pid"], e["tid"]) in mains]
+    assert times, "the trace has no task of a page"
+    return max(times)
 
 
 def best(seat: Seat, path: str) -> dict[str, Any]:
-    """Return the best of some loads: others may keep the machine busy, and none makes it faster."""
-    found = [loaded(seat, path) for _ in range(LOADS)]
-    return {name: min(one[name] for one in found) for name in found[0]}
+    """Return the first of some loads that is soon: others may keep the machine busy."""
+    found = loaded(seat, path)
+    for _ in range(LOADS - 1):
+        if found["paint_ms"] < PAINT_MS:
+            break
+        found = loaded(seat, path)
+    return found
 
 
 def test_pages_are_there_soon_and_never_hang(sit: Sit, site: Site) -> None:
@@ -56,7 +84,15 @@ def test_pages_are_there_soon_and_never_hang(sit: Sit, site: Site) -> None:
     seat.page.add_init_script(WATCH)
     found = {path: best(seat, path) for path in ("", "events", "events/9901")}
     assert all(one["paint_ms"] < PAINT_MS for one in found.values()), found
-    assert all(one["longest_task_ms"] < TASK_MS for one in found.values()), found
+    assert all(one["task_processor_ms"] < TASK_MS for one in found.values()), found
+
+
+def test_a_long_task_is_seen(sit: Sit) -> None:
+    """Else the test above could not fail."""
+    seat = sit()
+    hang = "const end = performance.now() + 400; while (performance.now() < end) { }"
+    seat.page.add_init_script(WATCH + hang)
+    assert loaded(seat, "events")["task_processor_ms"] > TASK_MS / 2
 
 
 def test_older_events_are_a_click_away(sit: Sit, site: Site) -> None:

@@ -1,5 +1,6 @@
 """The feed: what happens is there at once, and a reader that was away misses nothing unsaid."""
 
+import json
 import time
 
 from playwright.sync_api import Page, expect
@@ -7,6 +8,7 @@ from playwright.sync_api import Page, expect
 from service.settings import EventRetention
 from tests.browser.conftest import Sit
 from tests.browser.site import Site
+from tests.browser.test_full import CATEGORIES, TASK_MS, longest
 from tests.service.api.world import server_of
 from tests.service.test_events import event
 
@@ -89,24 +91,19 @@ def test_and_is_told_how_many_retention_took(sit: Sit, site: Site) -> None:
 
 def test_events_that_come_fast_are_drawn_without_a_long_task(sit: Sit, site: Site) -> None:
     seat = sit()
-    page = seat.open("events")
+    page, browser = seat.open("events"), seat.context.browser
     live(page)
-    page.evaluate(
-        """() => { window.longest = 0;
-        new PerformanceObserver((list) => list.getEntries().forEach((one) => {
-            window.longest = Math.max(window.longest, one.duration); }))
-        .observe({ entryTypes: ["longtask"] }); }"""
-    )
     log = server_of(site.world).events
 
     async def put() -> None:
         log.put([event(i, monitor="burst") for i in range(500)])
 
+    assert browser is not None
+    browser.start_tracing(page=page, categories=CATEGORIES)
     site.call(put())
     page.wait_for_selector(".feed tbody tr:nth-child(50) >> text=burst")
-    newest = site.get("events?limit=1")["last"]
     page.wait_for_function(
         "(n) => Number(document.querySelector('.feed tr[data-event]').dataset.event) === n",
-        arg=newest,
+        arg=site.get("events?limit=1")["last"],
     )
-    assert page.evaluate("window.longest") < 100
+    assert longest(json.loads(browser.stop_tracing())["traceEvents"]) < TASK_MS

@@ -44,12 +44,17 @@ def test_pages_with_a_full_store(browser: Browser, site: Site, figures: dict[str
     for name, path in (("overview", ""), ("events", "events"), ("an event", "events/9901")):
         found = [loaded(seat, path) for _ in range(N_LOADS)]
         paints = [one["paint_ms"] for one in found]
-        tasks = [one["longest_task_ms"] for one in found]
+        tasks = [one["task_processor_ms"] for one in found]
+        clock = [one["task_ms"] for one in found]
         figures[f"{name}: first paint, ms"] = {
             "median": round(statistics.median(paints)),
             "most": round(max(paints)),
         }
-        figures[f"{name}: longest task, ms"] = round(max(tasks))
+        figures[f"{name}: longest task, ms"] = {
+            "by the processor, most": round(max(tasks)),
+            "by the clock, median": round(statistics.median(clock)),
+            "by the clock, most": round(max(clock)),
+        }
         assert statistics.median(paints) < PAINT_MS and max(tasks) < TASK_MS
 
 
