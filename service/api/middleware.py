@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
+from opentelemetry import trace
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -34,6 +35,7 @@ from service.api.requests import (
     refuse_outliving,
 )
 from service.api.server import NOT_RUNNING, Server
+from service.api.tracing import NAME, RequestSpan
 from service.engine.door import DoorError
 from service.engine.lease import CURRENT_LEASE
 from service.limits import Limiter, LimitError
@@ -53,7 +55,7 @@ class PolicyMiddleware:
         """Guard ``app``; ``operations`` answers what lies under ``/trimtab``."""
         self._app, self._server, self._operations = app, server, operations
         self._table, self._admission = AccessTable(), Admission(server.keys)
-        self._meter = Meter(Limiter())
+        self._meter, self._tracer = Meter(Limiter()), trace.get_tracer(NAME)
         self._handlers: dict[Access, Handler] = {
             Access.PUBLIC: self._public,
             Access.PROBE: operations,
@@ -186,6 +188,8 @@ class PolicyMiddleware:
         """Answer under a lease; the context variable reaches all that the handlers start."""
         lease, asked = deciding.lease, deciding.asked
         report = RequestReport(asked.wants_object)
+        span = RequestSpan(self._tracer, deciding, scope)
+        scope = span.carried(scope)
         describe = partial(described, lease, asked.selection, report)
         is_ready, path = self._server.is_ready, deciding.route
         answer = InferenceAnswer(
@@ -201,12 +205,17 @@ class PolicyMiddleware:
             CURRENT_REPORT.reset(reporting)
             outcome = _outcome(answer)
             self._server.metrics.request(asked.selection, outcome)
-            self._record(deciding, report, answer.status, outcome)
+            self._record(deciding, report, answer.status, outcome, span)
             if reasons := self._server.unready():
                 await answer.break_off("; ".join(reasons))
 
     def _record(
-        self, deciding: Deciding, report: RequestReport, status: int | None, outcome: str
+        self,
+        deciding: Deciding,
+        report: RequestReport,
+        status: int | None,
+        outcome: str,
+        span: RequestSpan | None = None,
     ) -> None:
         """Write the record of a request that is over, once its last verdict is in."""
         made = partial(deciding.decision, report, status, outcome, deciding.seconds())
@@ -214,6 +223,8 @@ class PolicyMiddleware:
         def settled() -> None:
             self._server.decisions.put([made()])
             self._server.canaries.note(deciding.asked.selection, report, outcome)
+            if span is not None:
+                span.end(report, status, outcome)
 
         report.settle(settled)
 
