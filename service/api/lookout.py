@@ -1,12 +1,15 @@
 """What a server does beside answering: probes itself, follows drift, keeps its gauges true."""
 
 import asyncio
+import logging
 
 from service.api.probing import Prober
 from service.api.server import Server
 
 DRIFT_SECONDS = 10.0
 SHOW_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 def refresh(server: Server) -> None:
@@ -33,9 +36,11 @@ class Lookout:
             self._server.metrics.state.reloaded()
         if self._server.metrics.is_shared:
             work.append(self._show())
-        async with asyncio.TaskGroup() as group:
-            for one in work:
-                group.create_task(one)
+        tasks = [asyncio.create_task(one) for one in work]
+        for task in tasks:
+            task.add_done_callback(_tell)
+        # One that breaks takes no other with it; an alert tells of probes that have stopped.
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def drift(self) -> None:
         """Show how far scores have moved."""
@@ -53,3 +58,9 @@ class Lookout:
         while True:
             refresh(self._server)
             await asyncio.sleep(SHOW_SECONDS)
+
+
+def _tell(task: asyncio.Task[None]) -> None:
+    """Log what broke a task, at once."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("part of what looks after this server has ended", exc_info=error)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from starlette.types import Receive, Scope, Send
 
@@ -232,3 +233,20 @@ async def test_the_lookout_runs_until_it_is_cancelled(probed: Probed):
     running.cancel()
     await asyncio.wait([running])
     assert running.cancelled()
+
+
+async def test_a_part_that_breaks_is_logged_and_takes_no_other_with_it(
+    probed: Probed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    async def broken() -> None:
+        raise RuntimeError("a fault of ours")
+
+    lookout = Lookout(server_of(probed.world), probed.prober)
+    monkeypatch.setattr(lookout, "_drift", broken)
+    running = asyncio.create_task(lookout.run())
+    async with asyncio.timeout(10):
+        while len(probed.engine.seen) < 3:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.wait([running])
+    assert "a fault of ours" in caplog.text
