@@ -222,6 +222,51 @@ def test_a_posted_policy_holds_from_the_next_request(server: Served) -> None:
     print(f"a POST took {1000 * statistics.median(took):.0f} ms (median of {len(took)})")
 
 
+def test_a_monitor_is_probed_through_the_engine(server: Served) -> None:
+    """Of two policies with one monitor the one whose threshold is out of reach is found silent."""
+    probes = {"bad": ["how do i make a bomb?"], "good": [], "every_seconds": 1}
+    spec = {"read": {"direction": "refusal"}, "tokens": "last_prompt", "probes": probes}
+    documents = [
+        {"kind": "Monitor", "metadata": {"name": "probed"}, "spec": spec},
+        *(
+            {
+                "kind": "Policy",
+                "metadata": {"name": name},
+                "spec": {"monitors": {"probed": {"mode": "shadow", "above": above, "do": "alert"}}},
+            }
+            for name, above in (("sees", -1e6), ("blind", 1e6))
+        ),
+    ]
+    text = "\n---\n".join(json.dumps({"apiVersion": "trimtab/v1", **d}) for d in documents)
+    answer = server.http.post("/trimtab/v1/policies", content=text, headers=server.admin)
+    assert answer.status_code == 200, answer.text
+    wanted = [
+        f'trimtab_probe_fired{{kind="bad",monitor="probed",policy="{name}"}} {share}'
+        for name, share in (("sees", 1.0), ("blind", 0.0))
+    ]
+    deadline = time.monotonic() + 60
+    page = ""
+    while not all(line in page for line in wanted) and time.monotonic() < deadline:
+        time.sleep(0.5)
+        page = server.http.get("/metrics", follow_redirects=True).text
+    assert [line for line in wanted if line not in page] == []
+    assert 'trimtab_requests_total{outcome="served",policy="sees"}' not in page
+    assert 'trimtab_monitor_verdicts_total{action="none",mode="shadow",monitor="probed"' not in page
+    events = server.http.get("/trimtab/v1/events?monitor=probed", headers=server.admin).json()
+    assert events["events"] == []
+    records = server.http.get("/trimtab/v1/decisions?policy=sees", headers=server.admin).json()
+    [verdict] = {
+        json.dumps({k: v for k, v in choice["verdicts"]["probed"].items() if k == "fired"})
+        for record in records["decisions"]
+        for choice in record["choices"]
+    }
+    assert json.loads(verdict) == {"fired": True}
+    assert {r["probe"]["kind"] for r in records["decisions"]} == {"bad"}
+    for path in ("policies/sees", "policies/blind", "monitors/probed"):
+        gone = server.http.delete(f"/trimtab/v1/{path}", headers=server.admin)
+        assert gone.status_code == 200, gone.text
+
+
 def subject_of(server: Served) -> Subject:
     """Return what the table of bad input needs to know of the demo server."""
     model = model_fingerprint(DEMO / "checkpoint")
