@@ -11,26 +11,50 @@ from service.watcher import Watcher
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """Tells tokens by a tokenizer; by their numbers where there is none."""
+    """Tells tokens by a tokenizer; by their numbers where there is none.
+
+    Added tokens are told by their names: a tokenizer may leave some out of what it decodes.
+    """
 
     tokenizer: Any
 
     def whole(self, tokens: Sequence[int]) -> str:
-        """Return the text of tokens, special ones too."""
+        """Return the text of tokens, special ones too, so that it can be tokenised again."""
         if self.tokenizer is None:
             return " ".join(str(token) for token in tokens)
-        return self.tokenizer.decode(list(tokens), skip_special_tokens=False)
+        parts: list[str] = []
+        added, start = self._by_name(), 0
+        while start < len(tokens):
+            if (name := added.get(tokens[start])) is not None:
+                parts.append(name)
+                start += 1
+                continue
+            stop = next((i for i in range(start, len(tokens)) if tokens[i] in added), len(tokens))
+            parts.append(self._added(tokens[max(0, start - 1) : start], tokens[start:stop]))
+            start = stop
+        return "".join(parts)
 
     def words(self, tokens: Sequence[int]) -> tuple[str, ...]:
         """Return the text of each token; one that is a part of a character reads as U+FFFD."""
-        return tuple(self._word(tokens, place) for place in range(len(tokens)))
+        if self.tokenizer is None:
+            return tuple(str(token) for token in tokens)
+        added = self._by_name()
+        return tuple(
+            added.get(token) or self._added(tokens[max(0, i - 1) : i], [token])
+            for i, token in enumerate(tokens)
+        )
 
-    def _word(self, tokens: Sequence[int], place: int) -> str:
-        # Some tokenizers drop a space where a text begins: a token is told by what it adds.
-        before = self.whole(tokens[place - 1 : place]) if place else ""
-        both = self.whole(tokens[max(0, place - 1) : place + 1])
-        adds = place > 0 and both.startswith(before)
-        return both[len(before) :] if adds else self.whole(tokens[place : place + 1])
+    def _added(self, before: Sequence[int], tokens: Sequence[int]) -> str:
+        """Return what tokens add: some tokenizers drop a space where a text begins."""
+        head, both = self._decoded(before), self._decoded([*before, *tokens])
+        return both[len(head) :] if both.startswith(head) else self._decoded(tokens)
+
+    def _decoded(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=False) if tokens else ""
+
+    def _by_name(self) -> dict[int, str]:
+        known: dict[int, Any] = getattr(self.tokenizer, "added_tokens_decoder", {})
+        return {token: str(added) for token, added in known.items()}
 
 
 @dataclass(frozen=True, slots=True)

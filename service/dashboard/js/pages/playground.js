@@ -66,13 +66,26 @@ function side(label, names, chosen) {
 
   function take(chunk, said) {
     const choice = chunk.choices?.[0];
-    answer.append(choice?.delta?.content ?? "");
-    said.tokens.push(...(choice?.logprobs?.content ?? []).map((one) => one.token));
+    const text = choice?.delta?.content ?? "";
+    answer.append(text);
+    said.tokens.push(...spaced(text, (choice?.logprobs?.content ?? []).map((one) => one.token)));
     said.finish = choice?.finish_reason ?? said.finish;
     said.object = chunk.trimtab ?? said.object;
   }
 
   return { element, run };
+}
+
+// Log-probabilities tell tokens without the spaces before them; the text has them.
+function spaced(text, tokens) {
+  let rest = text;
+  return tokens.map((token) => {
+    const bare = token.trim();
+    const end = bare ? rest.indexOf(bare) + bare.length : 0;
+    const piece = rest.includes(bare) && end ? rest.slice(0, end) : token;
+    rest = rest.slice(piece === token && !rest.startsWith(token) ? 0 : piece.length);
+    return piece;
+  });
 }
 
 async function* chunks(answer) {
@@ -102,7 +115,7 @@ async function shown(said, model, messages) {
   return [
     h("p", { class: "muted" }, `Under ${policy.join(", ") || "no policy"}; finished by ${said.finish ?? "nothing"}.`),
     rows.length ? table("Verdicts", ["Monitor", "Mode", "Found", "Done", { label: "Score", number: true }, { label: "Threshold", number: true }, { label: "Rarity", number: true }], rows) : null,
-    trace ? heatMap(trace, Object.keys(trace.scores)[0], null) : null,
+    trace ? heatMap(trace, Object.keys(trace.scores).find((name) => verdicts[name]?.fired) ?? Object.keys(trace.scores)[0], null) : null,
   ];
 }
 

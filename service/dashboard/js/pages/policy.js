@@ -19,7 +19,8 @@ export async function render({ section, who, target }) {
     put(
       body,
       h("h1", {}, `${policy.name} `, badge(policy.mode, policy.mode)),
-      h("p", { class: "muted" }, `${policy.description || "No description."} Revision ${policy.revision}, owned by ${policy.owner === "directory" ? "the policy directory: it is changed in its file" : "the API"}.`),
+      h("p", {}, policy.description || "No description."),
+      h("p", { class: "muted" }, `Revision ${policy.revision}, owned by ${policy.owner === "directory" ? "the policy directory: it is changed in its file" : "the API"}.`),
       h("h2", {}, "Modes"),
       table("Modes", ["What", "Mode", "Does", "Fires at"], [modeRow("The policy", "mode", policy.mode, all.generation), ...uses.map(([name, use]) => modeRow(h("a", { href: `#/monitors/${encodeURIComponent(name)}` }, name), `monitors.${name}.mode`, use.mode, all.generation, use, name))]),
       h("h2", {}, "Revisions"),
