@@ -157,7 +157,9 @@ def _run(settings: Settings, options: list[str], is_demo: bool, generated: str |
     sites = ", ".join(str(point) for point in sorted(prepared.capacities)) or "none"
     print_line(f"starting vLLM on {prepared.checkpoint} with sites at: {sites}")
     if generated is not None:
-        print_line(f"admin key for /trimtab/v1 (TRIMTAB_ADMIN_KEY is not set): {generated}")
+        print_line(
+            f"admin key for /dashboard and /trimtab/v1 (TRIMTAB_ADMIN_KEY is not set): {generated}"
+        )
 
     def announce(line: str) -> None:
         print_line(line)
