@@ -1,6 +1,9 @@
 """However many names there are, series are bounded."""
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,37 +90,33 @@ def test_what_is_no_more_has_no_series():
 
 
 _WRITES = """
+import os
 from prometheus_client import CollectorRegistry
 from service.api.metrics import Metrics
-from service.api.labels import Labels
-import sys
-metrics = Metrics(CollectorRegistry())
-assert metrics.is_shared
-number = int(sys.argv[1])
-metrics.state.serving(engine=True, ready=number == 0)
-metrics.state._psi.replace({("m", "p"): 0.1 + number})
-metrics.state._psi_scores.replace({("m", "p"): 500.0 - number})
-metrics.state._share.replace({("gone",): 0.5})
-metrics.state._share.replace({})
-metrics.refusal("missing_key")
-input()
+
+def write(number):
+    metrics = Metrics(CollectorRegistry())
+    assert metrics.is_shared
+    metrics.state.serving(engine=True, ready=number == 0)
+    metrics.state._psi.replace({("m", "p"): 0.1 + number})
+    metrics.state._psi_scores.replace({("m", "p"): 500.0 - number})
+    metrics.state._share.replace({("gone",): 0.5})
+    metrics.state._share.replace({})
+    metrics.refusal("missing_key")
+
+for number in range(2):
+    if os.fork() == 0:
+        write(number)
+        os._exit(0)
+assert {os.wait()[1] for _ in range(2)} == {0}
 """
 
 
 @pytest.fixture
-def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CollectorRegistry:
-    """Return what two live processes wrote."""
-    import subprocess
-    import sys
-
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
-    children = [
-        subprocess.Popen([sys.executable, "-c", _WRITES, str(n)], stdin=subprocess.PIPE, text=True)
-        for n in range(2)
-    ]
-    for child in children:
-        child.communicate("\n", timeout=60)
-        assert child.returncode == 0
+def shared(tmp_path: Path) -> CollectorRegistry:
+    """Return what two processes wrote."""
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", _WRITES], check=True, env=environment, timeout=120)
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry, path=str(tmp_path))
     return registry
