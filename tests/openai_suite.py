@@ -132,18 +132,28 @@ def _plain(parsed: Any) -> Any:
 
 
 def gathered(chunks: Sequence[Fields]) -> Any:
-    """Return a stream as one object, or as its events where each has a type."""
+    """Return a stream as one object, or as its events where each has a type.
+
+    The events of Responses are without log-probabilities: vLLM leaves out those of a token without
+    text, such as the last one, unless it came in one chunk with others.
+    """
     if not any("type" in chunk for chunk in chunks):
         return reduce(lambda one, other: _joined("", one, other), chunks)
     events: list[Fields] = []
     for chunk in chunks:
-        event = {name: value for name, value in chunk.items() if name != "sequence_number"}
+        event = _without(chunk, frozenset({"sequence_number", "logprobs"}))
         kind = event["type"]
         if kind.endswith(".delta") and events and events[-1]["type"] == kind:
             events[-1] = _joined("", events[-1], event)
         else:
             events.append(event)
     return events
+
+
+def _without(value: Any, names: frozenset[str]) -> Any:
+    if isinstance(value, dict):
+        return {n: _without(part, names) for n, part in value.items() if n not in names}
+    return [_without(part, names) for part in value] if isinstance(value, list) else value
 
 
 def _joined(name: str, one: Any, other: Any) -> Any:
