@@ -6,7 +6,8 @@ from pathlib import Path
 
 import openai
 
-from tests.openai_suite import NO_POLICY, Ask, Fields, observe
+from tests.openai_answers import observe
+from tests.openai_suite import NO_POLICY, Ask, Fields
 from tests.served import PLAIN_VLLM, TRIMTAB, Served
 
 KEY = "a-client-key"

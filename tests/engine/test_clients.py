@@ -9,7 +9,8 @@ import pytest
 
 from tests import scribe
 from tests.conforming import Subject, answers, client_of
-from tests.openai_suite import BY_CONTRACT, Fields, asks, unequal
+from tests.openai_answers import unequal
+from tests.openai_suite import BY_CONTRACT, Fields, asks
 from tests.served import Served
 
 MESSAGES = [{"role": "user", "content": "where does sami grant live?"}]

@@ -21,7 +21,8 @@ from service.commands.serve import DEMO_NAME, DEMO_OPTIONS
 from tests import scribe
 from tests.conforming import Subject, answers
 from tests.evidence import ROOT
-from tests.openai_suite import BY_CONTRACT, Ask, Messages, asks, unequal
+from tests.openai_answers import unequal
+from tests.openai_suite import BY_CONTRACT, Ask, Messages, asks
 from tests.served import Served
 from tests.service.api.listening import Listening
 from tests.service.api.test_described import made, run
