@@ -44,12 +44,13 @@ ROWS = 64
 
 @dataclass(frozen=True)
 class Place:
-    """Where a process works, and what it is to draw its work from."""
+    """Where a process works, what it draws its work from, and the number of its first piece."""
 
     url: str
     artifacts: str
     journal: str
     seed: int
+    first: int
 
 
 class Journal:
@@ -76,10 +77,10 @@ def governor_of(store: Store) -> Governor:
 class Worker:
     """Does work of each kind at once, each kind one piece after another."""
 
-    def __init__(self, store: Store, governor: Governor, journal: Journal, seed: int) -> None:
-        """Draw from ``seed``."""
+    def __init__(self, store: Store, governor: Governor, journal: Journal, place: Place) -> None:
+        """Work on a store as ``place`` says."""
         self._store, self._governor, self._journal = store, governor, journal
-        self._random, self._number = random.Random(seed), seed * 10_000
+        self._random, self._number = random.Random(place.seed), place.first
 
     async def run(self) -> None:
         """Work until the process is killed."""
@@ -211,7 +212,7 @@ def work(place: Place) -> None:
         governor = governor_of(store)
         await governor.start(None)
         journal.say("done", "start", generation=governor.catalog.generation)
-        await Worker(store, governor, journal, place.seed).run()
+        await Worker(store, governor, journal, place).run()
 
     asyncio.run(main())
 

@@ -16,11 +16,18 @@ from tests.enduring import Place, work
 from tests.outlived import Auditor, Told, check, check_all_artifacts, integrity
 from tests.service.places import StorePlace
 
-LONGEST_SECONDS = 1.0
-"""How long a process works at most, from its first word on."""
-START_SECONDS = 60.0
-EARLY = 0.2
+KINDS = ("group", "solo", "key", "job", "events", "decisions", "artifact")
+"""What is acknowledged in words of its own."""
+MOST_WORDS = 40
+"""A process is killed after a random number of words, so that a slow machine hears as many."""
+LAST_SECONDS = 0.1
+"""And after a random part of this."""
+START_SECONDS = 120.0
+PIECES = 1000
+"""More than a process does: no two do a piece of one number."""
+EARLY = 0.15
 """The share of processes that are killed while they start."""
+EARLY_SECONDS = 1.0
 
 
 @dataclass
@@ -34,23 +41,24 @@ class Killing:
     rounds: int = 0
     before_start: int = 0
 
-    def round(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+    def round(self, strike: Callable[[], None] | None = None) -> None:
         """Have a process work, kill it, and hold the store against all that was told so far.
 
         Args:
-            meanwhile: Called at about half of the process's time.
+            strike: Called while the process works.
         """
         self.rounds += 1
         moments = random.Random(self.seed * 1000 + self.rounds)
         with tempfile.TemporaryDirectory() as folder:
             journal = Path(folder) / "journal"
             process = self._start(journal)
-            if moments.random() > EARLY:
-                _await_word(journal)
-            seconds = moments.uniform(0, LONGEST_SECONDS)
-            time.sleep(seconds / 2)
-            meanwhile()
-            time.sleep(seconds / 2)
+            is_early = strike is None and moments.random() < EARLY
+            words = 0 if is_early else moments.randrange(1 if strike is None else 10, MOST_WORDS)
+            if strike is not None:
+                _await_words(journal, words // 2)
+                strike()
+            _await_words(journal, words)
+            time.sleep(moments.uniform(0, EARLY_SECONDS if is_early else LAST_SECONDS))
             os.kill(process.pid or 0, signal.SIGKILL)
             process.join()
             assert process.exitcode == -signal.SIGKILL, "it ended by itself"
@@ -86,18 +94,19 @@ class Killing:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["tests.enduring"])
         seed = self.seed * 1000 + self.rounds
-        place = Place(self.place.url, str(self.place.artifacts), str(journal), seed)
+        where = (self.place.url, str(self.place.artifacts), str(journal))
+        place = Place(*where, seed, self.rounds * PIECES)
         process = context.Process(target=work, args=(place,))
         process.start()
         return process
 
 
-def _await_word(journal: Path) -> None:
-    """Wait until a process says its first word."""
+def _await_words(journal: Path, count: int) -> None:
+    """Wait until a process has said so many words."""
     limit = time.monotonic() + START_SECONDS
-    while not (journal.exists() and journal.stat().st_size):
-        assert time.monotonic() < limit, "it never began"
-        time.sleep(0.01)
+    while count and (not journal.exists() or journal.read_bytes().count(b"\n") < count):
+        assert time.monotonic() < limit, "it says no more"
+        time.sleep(0.005)
 
 
 def _assert_whole(store: Store) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.killing import Killing
+from tests.killing import KINDS, Killing
 from tests.postgres import Postgres
 from tests.service.places import StorePlace
 
@@ -41,17 +41,16 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path, figures: dict[str, Any]) -
 
 
 def rounds(
-    place: StorePlace, seed: int, strike: Callable[[], None] = lambda: None
+    place: StorePlace, seed: int, strike: Callable[[], None] | None = None
 ) -> dict[str, Any]:
     """Return what was found; ``strike`` falls on every tenth round while its process works."""
     killing = Killing(place, seed)
     for number in range(1, ROUNDS + 1):
         is_struck = number % DATABASE_KILLED_EVERY == 0
-        killing.round(strike if is_struck else lambda: None)
+        killing.round(strike if is_struck else None)
     killing.end()
     done = killing.told.done
-    kinds = ("group", "solo", "key", "job", "events", "decisions", "artifact")
-    assert all(done[kind] > ROUNDS / 4 for kind in kinds), done
+    assert all(done[kind] > ROUNDS / 4 for kind in KINDS), done
     return killing.figures()
 
 
