@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -41,7 +42,7 @@ class EventRoutes:
             seen = request.headers.get("last-event-id")
             if seen is not None:
                 wanted = _after(wanted, _number(seen, "Last-Event-ID"))
-            stream = self._follow(wanted, caller_of(request.scope))
+            stream = self._follow(wanted, caller_of(request.scope), request.headers)
             return StreamingResponse(
                 stream, media_type="text/event-stream", headers={"cache-control": "no-store"}
             )
@@ -81,17 +82,19 @@ class EventRoutes:
     async def _page(self, wanted: Wanted) -> Page:
         return await asyncio.to_thread(self._server.events.store.page, wanted)
 
-    async def _follow(self, wanted: Wanted, caller: Caller) -> AsyncGenerator[str, None]:
+    async def _follow(
+        self, wanted: Wanted, caller: Caller, headers: Headers
+    ) -> AsyncGenerator[str, None]:
         """Yield events as they are written; without a number or a time to start at, from now on.
 
-        Ends when the caller's key does.
+        Ends when the caller's key or session does.
         """
         if wanted.after is None and wanted.since is None:
             newest = await self._page(Wanted(limit=1))
             wanted = _after(wanted, newest.last)
         yield ": events of monitors\n\n"
         spoken, now = time.monotonic(), time.monotonic
-        while await self._server.keys.still(caller):
+        while await self._server.keys.still(caller, headers):
             # Asked for before the page is read: what is written in between is not missed.
             written = asyncio.ensure_future(self._server.events.written(POLL_SECONDS))
             try:

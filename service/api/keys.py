@@ -15,6 +15,7 @@ from starlette.types import Scope
 from service.api.cookies import COOKIE, HEADER, cookie_of, session_secret
 from service.api.errors import HttpError
 from service.callers import ANONYMOUS, OWNER, Caller
+from service.database import StoreError
 from service.keyring import KeyRing
 from service.sessions import SessionStore
 from service.settings import ADMIN_KEY
@@ -81,8 +82,13 @@ class Keys:
             return await self._of_session(secret)
         return ANONYMOUS if key is None else key.caller()
 
-    async def still(self, caller: Caller) -> bool:
-        """Whether a caller still has the key that let it in; for answers without an end."""
+    async def still(self, caller: Caller, headers: Headers) -> bool:
+        """Whether a caller still has what let it in to read; for answers without an end."""
+        if bearer(headers) is None:
+            try:
+                return await self.identify(headers, "GET") == caller
+            except HttpError:
+                return False  # it is asked again by who comes back
         if not caller.key:
             return True
         await self.ring.fresh()
@@ -98,7 +104,11 @@ class Keys:
         return {**scope, "headers": [*kept, shown]}
 
     async def _of_session(self, secret: str) -> Caller:
-        session = await asyncio.to_thread(self.sessions.find, secret)
+        try:
+            session = await asyncio.to_thread(self.sessions.find, secret)
+        except StoreError as error:
+            message = f"the sessions cannot be read: {error}"
+            raise HttpError(503, "keys_unavailable", message) from error
         if session is None:
             return ANONYMOUS
         if not session.key:

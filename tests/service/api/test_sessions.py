@@ -1,12 +1,15 @@
 """Sessions over HTTP: begun with a key, and worth what the key is worth, from no other site."""
 
+import asyncio
 from typing import Any
 
 import httpx
 import pytest
 
 from service.callers import OWNER
+from service.database import StoreError
 from service.keys import NewKey
+from tests.service.api.drive import Call
 from tests.service.api.world import ADMIN, World, document, server_of
 
 V1 = "/trimtab/v1"
@@ -78,6 +81,27 @@ async def test_it_ends_when_it_is_ended(world: World):
     ended = await ask(world, found, "DELETE", "session", headers=MARK)
     assert ended.status_code == 204 and 'trimtab_session=""' in ended.headers["set-cookie"]
     assert (await ask(world, found)).status_code == 401
+
+
+async def test_a_stream_ends_with_its_session(world: World):
+    found = await cookie(world)
+    sent = {"cookie": f"trimtab_session={found}", "accept": "text/event-stream"}
+    call = Call(world.app, f"{V1}/events", None, "GET", **sent)
+    assert (await call.start())["content-type"].startswith("text/event-stream")
+    assert (await call.chunk()).startswith(":")
+    await ask(world, found, "DELETE", "session", headers=MARK)
+    await asyncio.wait_for(call.rest(), 5)
+
+
+async def test_a_store_that_is_gone_is_said(world: World, monkeypatch):
+    found = await cookie(world)
+
+    def gone(secret: str):
+        raise StoreError("the store is gone")
+
+    monkeypatch.setattr(server_of(world).keys.sessions, "find", gone)
+    answer = await ask(world, found)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "keys_unavailable")
 
 
 async def test_it_has_the_rights_of_its_key_and_ends_with_it(world: World):
