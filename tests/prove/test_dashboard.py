@@ -9,10 +9,10 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser.conftest import Seat, browser
-from tests.browser.pictures import FOLDER, take, told_of
+from tests.browser.pictures import FOLDER, take
 from tests.browser.scenes import POLICY, ask, busy, observe, said
 from tests.browser.test_access import check
-from tests.browser.test_live import WITHIN_SECONDS, newest
+from tests.browser.test_live import WITHIN_SECONDS
 from tests.served import ADMIN_KEY, Served
 
 pytestmark = pytest.mark.prove
@@ -56,7 +56,7 @@ def test_an_alert_is_in_the_feed_and_its_page_shows_the_tokens(
     page, waits, agree = seat.open("events"), list[float](), 0
     expect(page.locator("#live")).to_have_text("live")
     for messages in said("harmful", N_ALERTS):
-        before = newest(page)
+        before = listed(server)["last"]
         answer = ask(server, messages, POLICY)
         ended = time.monotonic()
         if not answer["trimtab"]["verdicts"]["harm"]["fired"]:
@@ -79,9 +79,16 @@ def test_an_alert_is_in_the_feed_and_its_page_shows_the_tokens(
     assert agree == len(waits) and seat.complaints == []
 
 
+def listed(server: Served, **query: Any) -> dict[str, Any]:
+    """Return the newest events."""
+    return server.http.get("/trimtab/v1/events", params=query, headers=server.admin).json()
+
+
 def tokens_agree(server: Served, seat: Seat, answer: dict[str, Any]) -> bool:
     """Whether an event's page has the answer's own scores, hottest where the highest is."""
-    page = seat.open(f"events/{told_of(server, 'harm')}")
+    events = listed(server, monitor="harm", policy=POLICY)["events"]
+    number = next(event["id"] for event in events if event["request"] == answer["id"])
+    page = seat.open(f"events/{number}")
     shown = page.locator(".token").evaluate_all(
         "(all) => all.map((one) => ({ position: Number(one.dataset.position), "
         "score: one.dataset.score === undefined ? null : Number(one.dataset.score), "
