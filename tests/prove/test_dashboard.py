@@ -111,7 +111,9 @@ def test_a_monitor_switched_in_the_page_is_switched(server: Served, seat: Seat) 
     messages = next(said("harmful", 1))
     assert ask(server, messages, POLICY)["trimtab"]["verdicts"]["harm"]["mode"] == "shadow"
     page.locator('[data-field="monitors.harm.mode"][data-mode=enforce]').click()
-    expect(page.locator("[data-mode=enforce][aria-pressed=true]").nth(1)).to_be_visible()
+    back = page.locator('[data-field="monitors.harm.mode"][aria-pressed=true]')
+    expect(back).to_have_text("enforce")
+    assert ask(server, messages, POLICY)["trimtab"]["verdicts"]["harm"]["mode"] == "enforce"
     page = seat.open("policies/guard")
     page.locator('[data-field="monitors.harm.mode"][data-mode=shadow]').click()
     expect(page.get_by_role("alert")).to_contain_text("watch.yaml")
