@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -36,22 +38,32 @@ def linger() -> None:
         sum(range(100_000))
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork"])
-def test_children_of_a_killed_process_end_at_once(method: str) -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, method], stdout=subprocess.PIPE)
+@pytest.fixture(params=["spawn", "fork"])
+def parent(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with two busy children, which says their numbers."""
+    command = [sys.executable, "-c", PARENT, request.param]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_children_of_a_killed_process_end_at_once(parent: subprocess.Popen[bytes]) -> None:
     assert parent.stdout is not None
     children = [psutil.Process(int(parent.stdout.readline())) for _ in range(2)]
-    limit = time.monotonic() + 60
-    while not all(os.getpgid(child.pid) == child.pid for child in children):
-        assert time.monotonic() < limit, "a terminal's Ctrl-C still reaches them"
-        time.sleep(0.05)
-    assert all(is_alive(child) for child in children)
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.wait()
-    alive = left_of(children)
-    for child in alive:
-        child.kill()
-    assert not alive
+    try:
+        limit = time.monotonic() + 60
+        while not all(os.getpgid(child.pid) == child.pid for child in children):
+            assert time.monotonic() < limit, "a terminal's Ctrl-C still reaches them"
+            time.sleep(0.05)
+        assert all(is_alive(child) for child in children)
+        os.kill(parent.pid, signal.SIGKILL)
+        parent.wait()
+        assert not left_of(children)
+    finally:
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
 
 
 def test_a_process_that_nobody_made_this_way_is_left_alone() -> None:
