@@ -39,7 +39,7 @@ EAGER = ("--enforce-eager",)
 
 @dataclass(frozen=True)
 class Ask:
-    """One request: token ids in, under an operator's and a client's slot, to an adapter or none."""
+    """One request: token ids, an operator's and a client's slot, an adapter, an engine."""
 
     ids: Sequence[int]
     operator: Slot | None = None
@@ -48,6 +48,7 @@ class Ask:
     max_tokens: int = 8
     params: Mapping[str, Any] = field(default_factory=dict)
     adapter: LoRARequest | None = None
+    rank: int | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,8 @@ class LiveEngine:
         last: Any = None
         choices: dict[int, tuple[int, ...]] = {}
         name, adapter = f"test-{next(self._ids)}", ask.adapter
-        async for output in self.client.generate(prompt, params, name, lora_request=adapter):
+        where: dict[str, Any] = {"lora_request": adapter, "data_parallel_rank": ask.rank}
+        async for output in self.client.generate(prompt, params, name, **where):
             last = output
             choices |= {choice.index: tuple(choice.token_ids) for choice in output.outputs}
             if on_token is not None:
