@@ -157,10 +157,14 @@ class EventStore:
             was, told = {"label": before}, {"label": label}
             append(connection, by, "event.label", f"Event/{number}", was, told)
 
-    def items(self, monitor: str) -> tuple[dict[str, Any], ...]:
-        """Return the labelled events of a monitor whose text is kept, as items to calibrate on."""
+    def items(self, monitor: str, label: bool | None = None) -> tuple[dict[str, Any], ...]:
+        """Return the labelled events of a monitor whose text is kept, as items to calibrate on.
+
+        Those of one label, or of both.
+        """
+        wanted = labels.c.label.is_not(None) if label is None else labels.c.label == label
         query = _labelled(events.c).where(
-            events.c.monitor == monitor, events.c.trace.is_not(None), labels.c.label.is_not(None)
+            events.c.monitor == monitor, events.c.trace.is_not(None), wanted
         )
         with self._database.read() as connection:
             rows = list(connection.execute(query.order_by(events.c.id)).mappings())

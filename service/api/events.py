@@ -25,6 +25,7 @@ POLL_SECONDS = 1.0
 """How long what another process of the store writes may go unseen, and a key that has ended."""
 MAX_BODY_BYTES = 1 << 10
 _MAX_NUMBER = 1 << 62
+_LABELS = {None: None, "true": True, "false": False}
 _KNOWN = ("since", "before", "monitor", "policy", "limit")
 
 
@@ -69,13 +70,16 @@ class EventRoutes:
     async def labelled(self, request: Request) -> Response:
         """Give the labelled events of ``?monitor=NAME`` as items, one JSON object a line.
 
-        Only those whose policy captured what was said; ``trimtab monitor calibrate`` reads the
-        file.
+        Only those whose policy captured what was said. ``trimtab monitor calibrate`` takes what
+        ``?label=false`` gives as benign, and what ``?label=true`` gives as positive.
         """
-        monitor = request.query_params.get("monitor", "")
+        monitor, label = request.query_params.get("monitor", ""), request.query_params.get("label")
         if not monitor:
             raise HttpError(400, "invalid_query", "'monitor' names whose events to give", "monitor")
-        items = await asyncio.to_thread(self._server.events.store.items, monitor)
+        if label not in _LABELS:
+            raise HttpError(400, "invalid_query", "'label' is true, false or left out", "label")
+        wanted = _LABELS[label]
+        items = await asyncio.to_thread(self._server.events.store.items, monitor, wanted)
         lines = "".join(f"{json.dumps(item)}\n" for item in items)
         return Response(lines, media_type="application/x-ndjson")
 

@@ -90,6 +90,9 @@ def test_labelled_events_are_items_that_calibration_reads(store: Store, tmp_path
     file.write_text("".join(f"{json.dumps(item)}\n" for item in events.items("harm")))
     found = [(item.prompt, item.answer, item.label) for item in read_items(file)]
     assert found == [("<s>bad", "so", 1), ("fine", None, 0)]
+    for label, text in ((True, "<s>bad"), (False, "fine")):
+        file.write_text("".join(f"{json.dumps(one)}\n" for one in events.items("harm", label)))
+        assert [item.prompt for item in read_items(file, int(label))] == [text]
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         ),
     ),
     ("GET", "events/labelled"): Operation(
-        None, also=(ITEMS,), parameters=(Parameter("monitor", _TEXT),)
+        None,
+        also=(ITEMS,),
+        parameters=(Parameter("monitor", _TEXT), _query("label", enum=["true", "false"])),
     ),
     ("GET", "events/{id}"): Operation(looking.EventDetail),
     ("POST", "events/{id}/label"): Operation(looking.EventDetail, body=looking.Label),

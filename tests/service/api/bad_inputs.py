@@ -189,6 +189,8 @@ def _routes(s: Subject) -> Iterator[Case]:
     yield Case("no such label", "POST", path, 422, "null", b'{"label": 1}', key)
     yield Case("a label of nothing", "POST", path, 404, "no event", b'{"label": true}', key)
     yield Case("labels of nobody", "GET", f"{V1}/events/labelled", 400, "names whose", None, key)
+    path = f"{V1}/events/labelled?monitor=harm&label=maybe"
+    yield Case("no such label to list", "GET", path, 400, "left out", None, key)
     yield Case("a span", "GET", f"{V1}/overview?minutes=7", 400, "1440", None, key)
     yield Case("scores of nothing", "GET", f"{V1}/monitors/x/scores", 404, "'x'", None, key)
     yield Case("a plan of nothing", "POST", f"{V1}/policies/plan", 422, "no document", b"", key)

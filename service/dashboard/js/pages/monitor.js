@@ -16,7 +16,7 @@ export async function render({ section, who, target }) {
     h("h1", {}, monitor.name),
     h("p", {}, monitor.description || "No description."),
     h("p", { class: "muted" }, `Reads ${monitor.reads} direction${monitor.reads === 1 ? "" : "s"} at ${monitor.at}, tokens ${monitor.tokens}, pooled by ${monitor.pool}.`),
-    h("p", {}, h("a", { href: `#/events?monitor=${encodeURIComponent(monitor.name)}` }, "Its events"), may(who, "operator") ? [", ", h("a", { href: address("events/labelled", { monitor: monitor.name }), download: `${monitor.name}.jsonl` }, "its labelled events as items to calibrate on")] : null),
+    h("p", {}, h("a", { href: `#/events?monitor=${encodeURIComponent(monitor.name)}` }, "Its events"), may(who, "operator") ? ["; labelled ones as items to calibrate on: ", items(monitor.name, true), ", ", items(monitor.name, false)] : null),
     h("h2", {}, "Scores"),
     plot(scores),
     h("h2", {}, "Uses"),
@@ -28,6 +28,10 @@ export async function render({ section, who, target }) {
     h("h2", {}, "Document"),
     json(monitor.content),
   );
+}
+
+function items(name, label) {
+  return h("a", { href: address("events/labelled", { monitor: name, label }), download: `${name}-${label}.jsonl` }, `labelled ${label}`);
 }
 
 function plot(scores) {
