@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -33,18 +34,17 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path, figures: dict[str, Any]) -
     with Postgres() as server, ThreadPoolExecutor() as pool:
         file = StorePlace(f"sqlite:///{on_sqlite}/trimtab.db", on_sqlite / "artifacts")
         base = StorePlace(server.url(server.create()), on_postgresql / "artifacts")
-        first = pool.submit(rounds, file, 7)
-        second = pool.submit(rounds, base, 8, partial(kill_and_start, server))
+        turn = Lock()
+        first = pool.submit(rounds, Killing(file, 7, turn=turn))
+        strike = partial(kill_and_start, server)
+        second = pool.submit(rounds, Killing(base, 8, turn=turn), strike)
         figures["sqlite"] = first.result()
         kills = ROUNDS // DATABASE_KILLED_EVERY
         figures["postgresql"] = second.result() | {"kills_of_the_database": kills}
 
 
-def rounds(
-    place: StorePlace, seed: int, strike: Callable[[], None] | None = None
-) -> dict[str, Any]:
+def rounds(killing: Killing, strike: Callable[[], None] | None = None) -> dict[str, Any]:
     """Return what was found; ``strike`` falls on every tenth round while its process works."""
-    killing = Killing(place, seed)
     for number in range(1, ROUNDS + 1):
         is_struck = number % DATABASE_KILLED_EVERY == 0
         killing.round(strike if is_struck else None)
