@@ -127,7 +127,7 @@ async def _stream() -> AsyncIterator[str]:
         choice = {
             "index": 0,
             "delta": {"content": word},
-            "logprobs": {"content": [{"token": word, "logprob": -0.1}]},
+            "logprobs": {"content": [{"token": word.strip(), "logprob": -0.1}]},
             "finish_reason": "stop" if last else None,
         }
         yield f"data: {json.dumps({'id': 'a', 'choices': [choice]})}\n\n"

@@ -103,6 +103,8 @@ def test_the_playground_shows_two_answers_with_their_scores(sit: Sit) -> None:
         expect(side.locator(".answer")).to_have_text("Take a kettle, fill it and wait.")
     right = page.locator("[data-side=right]")
     expect(right.locator(".token.over")).to_have_text(" bomb")
+    words = right.locator(".token").all_text_contents()
+    assert "".join(words) == f"{HARMFUL}Take a kettle, fill it and wait.", "spaces are the text's"
     expect(page.locator("[data-side=left]")).to_contain_text("Under no policy")
     assert page.locator("[data-side=left] .token").count() == 0 and seat.complaints == []
 
