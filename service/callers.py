@@ -45,3 +45,5 @@ DIRECTORY = Caller(name="policy directory", role="author")
 """The policy directory, which speaks for those who may write there."""
 CONSOLE = Caller(name="command line", role="admin")
 """Whoever writes the store directly."""
+PROBER = Caller(key="probe", name="probe", role="infer")
+"""The server itself, when it asks its probes; no key in the store has such an id."""

@@ -10,6 +10,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from monitors.benign import BenignTable
+from service.callers import PROBER
 from service.database import Database
 from service.tables import decisions, events
 
@@ -62,7 +63,7 @@ class Overview:
         step = span.of(decisions.c.at).label("step")
         requests = (
             sa.select(step, decisions.c.policies, sa.func.count())
-            .where(decisions.c.at >= starts[0])
+            .where(decisions.c.at >= starts[0], decisions.c.key.is_distinct_from(PROBER.key))
             .group_by(step, decisions.c.policies)
         )
         step = span.of(events.c.at).label("step")
@@ -120,6 +121,8 @@ def coverage_of(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, st
     """Return the lowest coverage of each policy, monitor and mode over decision records."""
     found: dict[tuple[str, str, str], float] = {}
     for record in records:
+        if record.get("probe") is not None:
+            continue
         for choice in record["choices"]:
             for monitor, verdict in choice["verdicts"].items():
                 use = (verdict["policy"], monitor, verdict["mode"])

@@ -9,7 +9,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from service.callers import Caller
 from service.catalog import Catalog, PolicyRevision
 from service.library import Monitored
 from service.monitor_schema import Asked, Probes
@@ -20,8 +19,6 @@ from service.verdicts import Verdict
 Kind = Literal["bad", "good"]
 Outcome = Literal["fired", "quiet", "fault", "failed"]
 
-PROBER = Caller(name="probe", role="infer")
-"""Who asks, in decision records."""
 PROBING: ContextVar[bool] = ContextVar("trimtab_probing", default=False)
 """Set around a probe; read where traffic is counted."""
 

@@ -18,12 +18,12 @@ from forward.tables import CapacityError
 from service.api.decided import Deciding
 from service.api.requests import Asked
 from service.api.server import Server
+from service.callers import PROBER
 from service.engine.door import DoorError
 from service.engine.lease import CURRENT_LEASE
 from service.engine.slots import ActivationError
 from service.errors import ServiceError
 from service.probes import (
-    PROBER,
     PROBING,
     Kind,
     Outcome,

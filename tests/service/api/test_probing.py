@@ -151,6 +151,12 @@ async def test_decision_records_say_what_a_probe_is_and_the_report_leaves_it_out
     assert probes[1:] == [{"monitor": "harm", "kind": k} for k in ("good", "bad", "bad")]
     assert {record["caller"]["name"] for record in found[1:]} == {"probe"}
     assert [p["policy"] for p in found[1]["policies"]] == ["guard@1", "watchful@1"]
+    asked = await probed.world.call("GET", f"{V1}/decisions?key=probe", key=True)
+    assert [record["request"] for record in asked.json()["decisions"]] == [
+        record["request"] for record in found[1:]
+    ]
+    shown = await probed.world.call("GET", f"{V1}/overview", key=True)
+    assert sum(shown.json()["requests"]) == 1
     report = await probed.world.call("GET", f"{V1}/verdicts", key=True)
     assert [use for use in report.json()["uses"] if use["policy"] == "watchful@1"] == []
 
