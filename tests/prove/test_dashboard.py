@@ -96,7 +96,7 @@ def tokens_agree(server: Served, seat: Seat, answer: dict[str, Any]) -> bool:
     )
     scored = [one for one in shown if one["score"] is not None]
     told = answer["trimtab"]["scores"]["harm"]
-    same = [round(one["score"], 4) for one in scored] == [round(value, 4) for value in told]
+    same = [one["score"] for one in scored] == pytest.approx(told, abs=1e-4)  # kept to 1e-5
     hottest = max(scored, key=lambda one: one["score"])
     fired = [one["position"] for one in shown if one["fired"]]
     at = answer["trimtab"]["verdicts"]["harm"]["position"]
