@@ -89,7 +89,7 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores of one monitor under one revision of a policy in one mode, from decision records."""
+    """Scores of one monitor under a policy's revisions in one mode, from decision records."""
 
     policy: str
     mode: str
@@ -103,7 +103,8 @@ def scores_of(records: Iterable[Mapping[str, Any]], monitor: str) -> tuple[Score
     """Return the scores of a monitor over decision records, by policy and mode."""
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for verdict in _verdicts(records, monitor):
-        found.setdefault((verdict["policy"], verdict["mode"]), []).append(verdict)
+        policy = verdict["policy"].partition("@")[0]
+        found.setdefault((policy, verdict["mode"]), []).append(verdict)
     return tuple(
         Scores(
             policy,

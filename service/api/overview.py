@@ -94,7 +94,7 @@ class OverviewRoutes:
 
 
 def _use(scores: Scores, watched: dict[str, Watched], edges: Any) -> dict[str, Any]:
-    use = watched.get(scores.policy.partition("@")[0])
+    use = watched.get(scores.policy)
     calibration = use.calibration if use is not None else None
     return {
         "policy": scores.policy,

@@ -79,7 +79,8 @@ def test_scores_are_by_policy_and_mode() -> None:
     ]
     enforced, shadow = scores_of(records, "harm")
     assert (enforced.values, enforced.thresholds, enforced.fired) == ((0.2, 0.7), (0.5,), 1)
-    assert (enforced.coverage, shadow.values, shadow.thresholds) == (0.5, (0.3,), ())
+    assert (enforced.policy, enforced.coverage) == ("guard", 0.5)
+    assert (shadow.values, shadow.thresholds) == ((0.3,), ())
     assert coverage_of(records)["guard@1", "harm", "enforce"] == 0.5
 
 

@@ -6,6 +6,7 @@ import { badge, h, json, number, put, row, table } from "../dom.js";
 import { count, figure, may, moment, share } from "../format.js";
 
 const LAYERS = 4;
+const FEW = 5; // a share of fewer choices says nothing
 
 export async function render({ section, who, target }) {
   const path = `monitors/${encodeURIComponent(target)}`;
@@ -38,7 +39,8 @@ function plot(scores) {
   if (!scores.edges.length) {
     return h("p", { class: "muted" }, "No scores yet: they come from the records of requests under a policy that uses this monitor.");
   }
-  const layers = scores.uses.slice(0, LAYERS).map((use) => ({ counts: use.counts, label: `${use.policy}, ${use.mode} (${count(use.choices)} choices)` }));
+  const many = scores.uses.filter((use) => use.choices >= FEW).sort((a, b) => b.choices - a.choices);
+  const layers = (many.length ? many : scores.uses).slice(0, LAYERS).map((use) => ({ counts: use.counts, label: `${use.policy}, ${use.mode} (${count(use.choices)} choices)` }));
   const benign = { counts: scores.benign.counts.length ? scores.benign.counts : scores.edges.slice(1).map(() => 0), label: `benign, of the calibration (${count(scores.benign.requests)})` };
   const marks = [...new Set(scores.uses.flatMap((use) => use.thresholds))];
   return histogram(`Highest score of a choice, over the newest ${count(scores.records)} requests, as a share of each kind`, scores.edges, [benign, ...layers], marks);
@@ -46,7 +48,7 @@ function plot(scores) {
 
 function uses(monitor, scores) {
   const rows = Object.entries(monitor.policies).map(([policy, use]) => {
-    const seen = scores.uses.find((one) => one.policy.split("@")[0] === policy);
+    const seen = scores.uses.find((one) => one.policy === policy && one.mode === use.mode);
     return row(
       h("a", { href: `#/policies/${encodeURIComponent(policy)}` }, policy),
       badge(use.mode, use.mode),
