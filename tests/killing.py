@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from threading import Lock
 
 from service.store import Store
 from tests.enduring import Place, work
@@ -39,8 +38,6 @@ class Killing:
     seed: int
     told: Told = field(default_factory=Told)
     auditor: Auditor = field(default_factory=Auditor)
-    turn: Lock = field(default_factory=Lock)
-    """Held while processes are started and awaited: multiprocessing takes no turns by itself."""
     rounds: int = 0
     before_start: int = 0
 
@@ -62,9 +59,8 @@ class Killing:
                 strike()
             _await_words(journal, words)
             time.sleep(moments.uniform(0, EARLY_SECONDS if is_early else LAST_SECONDS))
-            with self.turn:
-                os.kill(process.pid or 0, signal.SIGKILL)
-                process.join()
+            os.kill(process.pid or 0, signal.SIGKILL)
+            process.join()
             assert process.exitcode == -signal.SIGKILL, "it ended by itself"
             self.before_start += not self.told.read(journal)
         self.check()
@@ -101,8 +97,7 @@ class Killing:
         where = (self.place.url, str(self.place.artifacts), str(journal))
         place = Place(*where, seed, self.rounds * PIECES)
         process = context.Process(target=work, args=(place,))
-        with self.turn:
-            process.start()
+        process.start()
         return process
 
 

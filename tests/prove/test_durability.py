@@ -8,10 +8,8 @@ log verifies and tells of just what is there. ``test_durability_served.py`` kill
 
 import signal
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import pytest
@@ -26,21 +24,17 @@ ROUNDS = 200
 DATABASE_KILLED_EVERY = 10
 
 
-def test_nothing_acknowledged_is_lost(tmp_path: Path, figures: dict[str, Any]) -> None:
-    """Both databases at once: a round mostly waits."""
-    on_sqlite, on_postgresql = tmp_path / "sqlite", tmp_path / "postgresql"
-    on_sqlite.mkdir()
-    on_postgresql.mkdir()
-    with Postgres() as server, ThreadPoolExecutor() as pool:
-        file = StorePlace(f"sqlite:///{on_sqlite}/trimtab.db", on_sqlite / "artifacts")
-        base = StorePlace(server.url(server.create()), on_postgresql / "artifacts")
-        turn = Lock()
-        first = pool.submit(rounds, Killing(file, 7, turn=turn))
-        strike = partial(kill_and_start, server)
-        second = pool.submit(rounds, Killing(base, 8, turn=turn), strike)
-        figures["sqlite"] = first.result()
+def test_on_sqlite(tmp_path: Path, figures: dict[str, Any]) -> None:
+    place = StorePlace(f"sqlite:///{tmp_path}/trimtab.db", tmp_path / "artifacts")
+    figures["sqlite"] = rounds(Killing(place, seed=7))
+
+
+def test_on_postgresql(tmp_path: Path, figures: dict[str, Any]) -> None:
+    with Postgres() as server:
+        place = StorePlace(server.url(server.create()), tmp_path / "artifacts")
+        found = rounds(Killing(place, seed=8), partial(kill_and_start, server))
         kills = ROUNDS // DATABASE_KILLED_EVERY
-        figures["postgresql"] = second.result() | {"kills_of_the_database": kills}
+        figures["postgresql"] = found | {"kills_of_the_database": kills}
 
 
 def rounds(killing: Killing, strike: Callable[[], None] | None = None) -> dict[str, Any]:
