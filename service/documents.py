@@ -217,7 +217,7 @@ def _kind_problem(content: object) -> str | None:
     kind = content.get("kind")
     *kinds, last = get_args(Kind)
     served = f"{', '.join(kinds)} and {last}"
-    if kind in MODELS:
+    if isinstance(kind, str) and kind in MODELS:
         return None
     if kind is None:
         return f"field 'kind' is missing; this version serves {served}"

@@ -206,3 +206,10 @@ def test_names_given_twice_across_files_are_refused(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
     with pytest.raises(DocumentsError, match="cannot be read: No such file"):
         load_paths([tmp_path / "absent.yaml"])
+
+
+@pytest.mark.parametrize("kind", [{}, [], 3, True])
+def test_a_kind_that_is_no_text_is_refused_in_words(kind: object) -> None:
+    content = {"apiVersion": "trimtab/v1", "kind": kind, "metadata": {"name": "a"}, "spec": {}}
+    with pytest.raises(DocumentsError, match="kind"):
+        parse_content(content)
