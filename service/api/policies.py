@@ -15,7 +15,7 @@ from service.api.keys import caller_of
 from service.api.rights import check_documents, check_fields
 from service.api.server import Server
 from service.documents import Document, parse_documents
-from service.governor import Applied
+from service.publisher import Applied
 from service.records import Revision
 from service.store import RevisionNotFoundError
 from service.views import detail, summary
