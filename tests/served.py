@@ -15,8 +15,8 @@ import httpx
 ADMIN_KEY = "admin-key-of-a-test"
 START_SECONDS = 400
 TRIMTAB = (sys.executable, "-m", "service.cli", "serve")
-# What `vllm serve` runs. The command itself asks for a distribution called vllm, which the build for
-# CPUs is not.
+# What `vllm serve` runs: that command asks for a distribution called vllm, which the CPU build
+# is not.
 _PLAIN = "from vllm.entrypoints.launchers.api_server.entry import main; main()"
 PLAIN_VLLM = (sys.executable, "-c", _PLAIN, "--model")
 

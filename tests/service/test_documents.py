@@ -88,7 +88,7 @@ def test_any_change_of_content_changes_the_digest() -> None:
         ("kind: Policy", "kind: Polcy", "p.yaml:3:7: kind: kind 'Polcy' is not known"),
         ("kind: Policy\n", "", "p.yaml:2:1: field 'kind' is missing"),
         ("trimtab/v1", "trimtab/v2", "p.yaml:2:13: apiVersion: 'trimtab/v2' is not one of"),
-        ("name: default", "name: team-a", "p.yaml:17:18: metadata.name: this version serves one"),
+        ("name: default", "name: team-a", "p.yaml:15:1: spec.for says whose requests"),
         ("mandatory: [guard]", "mandatory: [careful]", "p.yaml:18:7: spec: 'careful' is mandat"),
     ],
 )
@@ -100,10 +100,10 @@ def test_each_fault_has_its_place_and_its_remedy(old: str, new: str, expected: s
 def test_all_faults_of_a_file_are_reported_at_once() -> None:
     text = GOOD.replace("mode: off", "mode: of").replace("coefficient: 1}", "op: clamp}")
     text = text.replace("name: default", "name: other")
-    assert [line.split(": ")[1] for line in problems(text)] == [
+    assert [line.split(": ")[1].split(" says")[0] for line in problems(text)] == [
         "spec.mode",
         "spec.steer[0]",
-        "metadata.name",
+        "spec.for",
     ]
 
 
