@@ -28,6 +28,8 @@ pytestmark = pytest.mark.prove
 
 N_REQUESTS, N_CHANGES, AT_ONCE, PROCESSES = 1000, 50, 16, 2
 CONVERGED_SECONDS = 2.0
+LIMITS = httpx.Limits(max_connections=AT_ONCE, keepalive_expiry=1)
+"""A server closes what is idle for five seconds: a client that does so first never meets it."""
 LIVE = "live"
 COEFFICIENTS = (0.0, 1.0, -1.0, 0.5)
 """What the policy's revisions add; each gives another answer to some question."""
@@ -213,9 +215,7 @@ async def churn(pair: Pair) -> tuple[list[float], list[Asked]]:
         return served_by_all(pair, changed["generation"])
 
     near, far = (
-        httpx.AsyncClient(
-            base_url=server.url, timeout=300, limits=httpx.Limits(max_connections=AT_ONCE)
-        )
+        httpx.AsyncClient(base_url=server.url, timeout=300, limits=LIMITS)
         for server in pair.servers
     )
     async with near, far:
