@@ -152,6 +152,9 @@ def _start(
     config = made.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
     refuse_config(config)
     listeners = bind_engine_zmq_listeners(config, count)
+    # Kept for as long as the server is: when they are collected, the paths that the engine is still
+    # to connect to are removed, and whether it did before is chance.
+    stack.callback(listeners.cleanup)
     executor = Executor.get_class(config)
     statistics = not made.disable_log_stats
     with launch_core_engines(config, executor, statistics, listeners.addresses) as launch:

@@ -11,6 +11,7 @@ from vllm.entrypoints.launchers.launcher import NoSignalServer, serve_http
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core import EngineCoreProc
 from vllm.v1.engine.core_client import AsyncMPClient, DPLBAsyncMPClient
+from vllm.v1.engine.utils import EngineZmqListeners
 from vllm.v1.utils import APIServerProcessManager
 
 
@@ -36,6 +37,11 @@ def test_the_supervisor_starts_what_vllm_starts() -> None:
     places = [run.index(step) for step in order]
     assert places == sorted(places)
     assert "target_server_fn" not in run, "were there one, this would be shorter"
+
+
+def test_listeners_that_are_not_kept_are_removed() -> None:
+    """service.engine.processes._start keeps them: the engine connects to their paths later."""
+    assert "self.cleanup()" in inspect.getsource(EngineZmqListeners.__del__)
 
 
 def test_a_process_reaches_an_engine_that_another_started() -> None:
