@@ -41,6 +41,8 @@ class Load:
     first: list[float] = field(default_factory=list[float])
     whole: list[float] = field(default_factory=list[float])
     policies: set[str] = field(default_factory=set[str])
+    resets: int = 0
+    """Connections that were reset before an answer began; stock clients try again then."""
 
     def quantile(self, name: str, q: float) -> float:
         """Return a quantile in seconds."""
@@ -76,16 +78,21 @@ async def streams(server: Served, seconds: float, policy: str | None) -> Load:
 
     async def one(client: httpx.AsyncClient) -> None:
         while time.monotonic() < until:
-            started, first = time.monotonic(), 0.0
-            stream = client.stream("POST", "/v1/chat/completions", json=body(policy))
-            async with stream as answer:
-                assert answer.status_code == 200, await answer.aread()
-                ended = False
-                async for line in answer.aiter_lines():
-                    first = first or (time.monotonic() if _has_text(line) else 0.0)
-                    ended = ended or line == "data: [DONE]"
-                assert ended
-                load.policies.add(answer.headers.get("x-trimtab-policy", ""))
+            started = time.monotonic()
+            request = client.build_request("POST", "/v1/chat/completions", json=body(policy))
+            try:
+                answer = await client.send(request, stream=True)
+            except httpx.ReadError:
+                load.resets += 1
+                continue
+            assert answer.status_code == 200, await answer.aread()
+            first, ended = 0.0, False
+            async for line in answer.aiter_lines():
+                first = first or (time.monotonic() if _has_text(line) else 0.0)
+                ended = ended or line == "data: [DONE]"
+            await answer.aclose()
+            assert ended
+            load.policies.add(answer.headers.get("x-trimtab-policy", ""))
             load.first.append(first - started)
             load.whole.append(time.monotonic() - started)
 
@@ -199,6 +206,10 @@ def test_five_minutes(tmp_path: Path, figures: dict[str, Any]) -> None:
         "revisions that served": len(load.policies),
         "events": events,
         "dropped": dropped,
+        "connections reset before an answer": {
+            "plain": before.resets + after.resets,
+            "trimtab": load.resets,
+        },
         "draining slots at the end": status["capacity"]["draining"],
         "MiB": [round(samples[0][1] / MIB), round(samples[-1][1] / MIB)],
         "MiB a minute after the first": round(slope(samples), 2),
