@@ -284,4 +284,4 @@ def test_the_admin_key_is_needed(server, cases, monkeypatch) -> None:
     monkeypatch.delenv("TRIMTAB_ADMIN_KEY", raising=False)
     common = ["evaluate", "--url", server.url, "--cases", str(cases["trimtab"])]
     result = RUNNER.invoke(app, [*common, "--policy", "moved-a"])
-    assert result.exit_code == 1 and "TRIMTAB_ADMIN_KEY" in result.stderr, result.output
+    assert result.exit_code == 1 and "set TRIMTAB_KEY" in result.stderr, result.output
