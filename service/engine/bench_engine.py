@@ -18,7 +18,6 @@ from typing import Any
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.inputs import TokensPrompt
-from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -29,7 +28,7 @@ from forward.program import Program
 from forward.site import Capacity
 from service.engine import bench_hooks, servecheck
 from service.engine.channel import ScoreReceiver
-from service.engine.engine import PolicyEngine, configure
+from service.engine.engine import PolicyEngine, configure, platform, scheduling
 from service.engine.lease import CURRENT_LEASE, Lease
 from service.engine.slots import Slot, Slots
 from service.engine.tracks import Tracks
@@ -211,10 +210,12 @@ def _arguments(
     args: Any = parser.parse_args(list(options))
     if side is Side.TRIMTAB:
         configure(args, capacities, Headroom().gates)  # as a server has them
-    if side is Side.EAGER:
-        platform = "CPU" if current_platform.is_cpu() else "CUDA"
-        args.worker_cls = f"service.engine.bench_hooks.{platform}HookWorker"
-        args.enforce_eager = True
+    else:
+        hooked = side is Side.EAGER
+        module, name = ("bench_hooks", "Hook") if hooked else ("bench_plain", "Plain")
+        args.worker_cls = f"service.engine.{module}.{platform()}{name}Worker"
+        args.scheduler_cls = f"service.engine.bench_plain.{scheduling(args)}PlainScheduler"
+        args.enforce_eager = args.enforce_eager or hooked
     return args
 
 

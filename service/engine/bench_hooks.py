@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
-from vllm.v1.worker.cpu_worker import CPUWorker
-from vllm.v1.worker.gpu_worker import Worker
 
 from forward.families import decoder_layers, model_shape
 from forward.hookpoints import HookPoint
 from forward.program import Program, SiteContent
+from service.engine.bench_plain import CPUPlainWorker, CUDAPlainWorker
 
 POLICY_KEY = "trimtab_bench"
 """Key in a request's ``extra_args`` of the index of its policy."""
@@ -112,9 +111,9 @@ class _HookWorker:
         return hidden, residual
 
 
-class CPUHookWorker(_HookWorker, CPUWorker):
+class CPUHookWorker(_HookWorker, CPUPlainWorker):
     """The baseline's worker on CPUs."""
 
 
-class CUDAHookWorker(_HookWorker, Worker):
+class CUDAHookWorker(_HookWorker, CUDAPlainWorker):
     """The baseline's worker on CUDA GPUs."""

@@ -48,19 +48,29 @@ def configure(
     refuse_merging(args, merge_layers)
     keep_adapters(args)
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
-    platform = "CPU" if current_platform.is_cpu() else "CUDA"
-    args.worker_cls = f"service.engine.worker.{platform}PolicyWorker"
-    # As vLLM resolves it: n-gram speculation has no asynchronous scheduler.
-    asynchronous = (
-        platform == "CUDA"
-        and getattr(args, "async_scheduling", None) is not False
-        and not getattr(args, "speculative_config", None)
-    )
-    prefix = "Async" if asynchronous else ""
-    args.scheduler_cls = f"service.engine.scheduler.{prefix}PolicyScheduler"
+    args.worker_cls = f"service.engine.worker.{platform()}PolicyWorker"
+    args.scheduler_cls = f"service.engine.scheduler.{scheduling(args)}PolicyScheduler"
     sites = {str(p): [c.rows, c.reads, c.writes] for p, c in sorted(capacities.items())}
     trimtab = {"sites": sites, "gates": gates, "merge_layers": sorted(set(merge_layers))}
     args.additional_config = {**(args.additional_config or {}), "trimtab": trimtab}
+
+
+def platform() -> str:
+    """Return what the workers' classes of this platform begin with."""
+    return "CPU" if current_platform.is_cpu() else "CUDA"
+
+
+def scheduling(args: Any) -> str:
+    """Return what the scheduler's class begins with, as vLLM resolves it.
+
+    N-gram speculation has no asynchronous scheduler.
+    """
+    asynchronous = (
+        platform() == "CUDA"
+        and getattr(args, "async_scheduling", None) is not False
+        and not getattr(args, "speculative_config", None)
+    )
+    return "Async" if asynchronous else ""
 
 
 class PolicyEngine:

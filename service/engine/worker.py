@@ -15,6 +15,7 @@ from service.engine.channel import ScoreSender
 from service.engine.orphan import end_with_parent
 from service.engine.runner import PolicyRunner
 from service.engine.seeded import SeededRunner
+from service.engine.waiting import wait_in_place
 from service.engine.wire import TableUpdate, table_digest
 
 
@@ -32,6 +33,7 @@ class _PolicyWorker:
     def init_device(self) -> None:
         """Make the runner, then give it sites."""
         end_with_parent()
+        wait_in_place()
         super().init_device()  # type: ignore[misc]
         runner = self.model_runner
         base: type = type(runner)

@@ -75,9 +75,13 @@ class Site:
         return made
 
     def ask(self, text: str, **fields: Any) -> httpx.Response:
-        """Send a chat request as a client would."""
+        """Send a chat request as a client would, and wait until what came of it is in the store."""
         body = {"model": SERVED, "messages": [{"role": "user", "content": text}], **fields}
-        return httpx.post(f"{self.url}/v1/chat/completions", json=body, headers=ADMIN)
+        answer = httpx.post(f"{self.url}/v1/chat/completions", json=body, headers=ADMIN)
+        server = server_of(self.world)
+        for log in (server.events, server.decisions):
+            self.call(log.flush())
+        return answer
 
     def get(self, path: str) -> Any:
         """Ask an operation as the owner of the admin key."""

@@ -9,6 +9,8 @@ from types import CodeType
 import pytest
 import vllm
 from vllm.config.scheduler import SchedulerConfig
+from vllm.distributed import utils
+from vllm.distributed.device_communicators.shm_broadcast import MessageQueue, SpinCondition
 from vllm.entrypoints.launchers import app as launcher_app
 from vllm.entrypoints.launchers import launcher
 from vllm.entrypoints.launchers.api_server import entry
@@ -49,6 +51,14 @@ def test_block_hasher_reads_the_function_that_blockkeys_replaces() -> None:
     names = {n for code in [hasher, *_nested(hasher)] for n in code.co_names}
     assert "generate_block_hash_extra_keys" in names
     assert hasattr(block_pool, "generate_block_hash_extra_keys")
+
+
+def test_waiting_asks_a_switch_each_time() -> None:
+    """service.engine.waiting: the queue's own way to wait looks the switch up when it is called."""
+    assert "USE_SCHED_YIELD" in utils.sched_yield.__code__.co_names
+    assert "sched_yield" in SpinCondition.wait.__code__.co_names
+    writes = inspect.getsource(MessageQueue.acquire_write)
+    assert "sched_yield()" in writes and "os.sched_yield" not in writes
 
 
 def test_the_scheduler_is_made_before_the_hasher() -> None:
