@@ -15,10 +15,18 @@ PREFIX = "/trimtab/v1"
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """The least role that each method of a path needs."""
+    """The least role that each method of a path needs.
+
+    Attributes:
+        template: The path.
+        least: The roles.
+        alone: Whether a path with a parameter in its place is never meant: no digest is ``gc``,
+            while a policy may be called ``plan``.
+    """
 
     template: str
     least: Mapping[str, Role]
+    alone: bool = False
 
     @property
     def pattern(self) -> re.Pattern[str]:
@@ -53,7 +61,7 @@ PERMISSIONS: tuple[Permission, ...] = (
     _under("bindings/{name}/halt", POST="operator"),
     _under("canaries", GET="viewer"),
     _under("artifacts", GET="viewer", POST="author"),
-    _under("artifacts/gc", POST="author"),
+    Permission(f"{PREFIX}/artifacts/gc", {"POST": "author"}, alone=True),
     _under("artifacts/{digest}", GET="viewer", DELETE="author"),
     _under("edits", GET="viewer", POST="author"),
     _under("edits/{name}", GET="viewer", DELETE="author"),
@@ -99,4 +107,6 @@ class Permissions:
         for pattern, permission in self._table:
             if pattern.fullmatch(path):
                 found = {**permission.least, **found}
+                if permission.alone:
+                    break
         return found

@@ -43,7 +43,7 @@ OPERATIONS: dict[str, tuple[tuple[str, str], ...]] = {
     f"{V1}/canaries": (("GET", "viewer"),),
     f"{V1}/artifacts": (("GET", "viewer"), ("POST", "author")),
     f"{V1}/artifacts/{{digest}}": (("GET", "viewer"), ("DELETE", "author")),
-    f"{V1}/artifacts/gc": (("GET", "viewer"), ("POST", "author"), ("DELETE", "author")),
+    f"{V1}/artifacts/gc": (("POST", "author"),),
     f"{V1}/edits": (("GET", "viewer"), ("POST", "author")),
     f"{V1}/edits/{{name}}": (("GET", "viewer"), ("DELETE", "author")),
     f"{V1}/edits/{{name}}/evaluate": (("POST", "author"),),
