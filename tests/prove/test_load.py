@@ -1,6 +1,7 @@
 """64 streams for five minutes while policies change: no leak, no lost event, and what it costs.
 
-Plain vLLM carries the same load before and after, so that a machine that slows down shows.
+Plain vLLM carries the same load before and after, so that a machine that slows down shows. Its
+processes wait as ours do (docs/design/0023-waiting.md), else the comparison would be of that.
 """
 
 import asyncio
@@ -32,6 +33,10 @@ MIB = 1 << 20
 GROWTH = 1.0
 """MiB a minute of all processes together: below it there is no leak that these minutes can show."""
 EAGER = ("--enforce-eager",)
+WAITING = (
+    *("--worker-cls", "service.engine.bench_plain.CPUPlainWorker"),
+    *("--scheduler-cls", "service.engine.bench_plain.PlainScheduler"),
+)
 
 
 @dataclass
@@ -53,7 +58,7 @@ class Load:
 def plain(folder: Path) -> Generator[Served]:
     """The same model under vLLM alone, with the options that the demo is served with."""
     folder.mkdir()
-    arguments = [str(DEMO / "checkpoint"), *with_demo_options([*EAGER])]
+    arguments = [str(DEMO / "checkpoint"), *with_demo_options([*EAGER]), *WAITING]
     with Served(folder, arguments, PLAIN_VLLM) as served:
         yield served
 
