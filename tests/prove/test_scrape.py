@@ -1,25 +1,32 @@
 """What a scrape costs a server with 64 monitors, each of whose series exists.
 
 A scrape is work of the API process's event loop, so the time of one is taken from serving; every 15
-seconds it is a share of a core. vLLM's own metrics, which it has without us, are not on this page.
+seconds it is a share of a core. vLLM's own metrics, which it has without us, are not on that page.
+Then a real server under load, its page whole: tokens a second while it is scraped, and while not.
 """
 
 import asyncio
+import json
 import os
 import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest, multiprocess
 
 from monitors import probe_card
 from service.api.metrics import Metrics
+from service.commands.serve import DEMO_NAME
+from service.speed import median_interval
 from service.verdicts import Verdict
+from tests.served import Served
 from tests.service.api.test_monitors import add, apply, calibrated, monitor
 from tests.service.api.world import World, build, document, server_of
 from tests.service.monitored import PROMPTING, post, probe
@@ -139,3 +146,95 @@ def test_several_processes_cost_no_more_than_that(tmp_path: Path, figures: dict[
         "share_of_a_core_at_one_in_15_s": round(share, 6),
     }
     assert share < SHARE
+
+
+STREAMS, WINDOW_SECONDS, SETTLE_SECONDS, PAIRS = 16, 8.0, 1.0, 20
+OFTEN_SECONDS = 0.5
+"""Thirty times as often as is usual, so that what one scrape costs stands out of the noise."""
+
+
+def many() -> list[dict[str, Any]]:
+    """64 monitors of one probe, and a policy that watches with all."""
+    names = [f"m{number}" for number in range(MONITORS)]
+    read = {"read": {"probe": "harm"}, "tokens": "last_prompt", "pool": "max"}
+    uses = {name: {"mode": "shadow", "above": 0.0, "do": "log"} for name in names}
+    monitors = [_document("Monitor", name, read) for name in names]
+    return [*monitors, _document("Policy", "many", {"mode": "shadow", "monitors": uses})]
+
+
+def _document(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": "trimtab/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+class Stream:
+    """One client that streams answers under the policy, one after another, and counts."""
+
+    def __init__(self, url: str) -> None:
+        """Begin with none."""
+        self.url, self.tokens, self.ended = url, 0, False
+
+    def run(self) -> None:
+        """Ask until told to end."""
+        body = {
+            "model": f"{DEMO_NAME}:many",
+            "messages": [{"role": "user", "content": "where does sami grant live?"}],
+            **{"max_tokens": 200, "temperature": 0, "ignore_eos": True, "stream": True},
+        }
+        with httpx.Client(base_url=self.url, timeout=60) as http:
+            while not self.ended:
+                with http.stream("POST", "/v1/chat/completions", json=body) as answer:
+                    assert answer.status_code == 200
+                    self.tokens += sum(line.startswith("data: {") for line in answer.iter_lines())
+
+
+def speed(server: Served, streams: list[Stream], every: float) -> tuple[float, list[float]]:
+    """Return tokens a second over a window, and how long each scrape in it took."""
+    took = list[float]()
+    time.sleep(SETTLE_SECONDS)
+    started, before = time.monotonic(), sum(stream.tokens for stream in streams)
+    while (passed := time.monotonic() - started) < WINDOW_SECONDS:
+        if every:
+            begun = time.monotonic()
+            assert server.http.get("/metrics").status_code == 200
+            took.append(time.monotonic() - begun)
+        time.sleep(min(every or WINDOW_SECONDS, WINDOW_SECONDS - passed))
+    return (sum(stream.tokens for stream in streams) - before) / (time.monotonic() - started), took
+
+
+def test_a_served_scrape(tmp_path: Path, figures: dict[str, Any]) -> None:
+    """Windows with and without, in turn; the loss by scraping so often, over how much too often."""
+    with Served(tmp_path, ["--enforce-eager"]) as server:
+        text = "\n---\n".join(map(json.dumps, many()))
+        applied = server.http.post("/trimtab/v1/policies", content=text, headers=server.admin)
+        assert applied.status_code == 200, applied.text
+        streams = [Stream(server.url) for _ in range(STREAMS)]
+        with ThreadPoolExecutor(STREAMS) as pool:
+            running = [pool.submit(stream.run) for stream in streams]
+            speed(server, streams, 0)
+            ratios, took = list[float](), list[float]()
+            for pair in range(PAIRS):
+                found = dict[float, float]()
+                for every in (0.0, OFTEN_SECONDS) if pair % 2 else (OFTEN_SECONDS, 0.0):
+                    found[every], more = speed(server, streams, every)
+                    took += more
+                ratios.append(found[OFTEN_SECONDS] / found[0.0])
+            page = server.http.get("/metrics").text
+            for stream in streams:
+                stream.ended = True
+            for one in running:
+                one.result(60)
+    spread = median_interval(ratios)
+    times = EVERY_SECONDS / OFTEN_SECONDS
+    figures["served"] = {
+        "monitors": MONITORS,
+        "page_bytes": len(page),
+        "streams": STREAMS,
+        "pairs": PAIRS,
+        "seconds_of_a_scrape_under_load": round(statistics.median(took), 4),
+        "throughput_scraped_twice_a_second": round(spread.median, 4),
+        "interval": [round(spread.low, 4), round(spread.high, 4)],
+        "loss_at_one_in_15_s": round((1 - spread.median) / times, 6),
+        "loss_at_one_in_15_s_at_most": round((1 - spread.low) / times, 6),
+    }
+    assert all(f'"m{number}"' in page for number in range(MONITORS))
+    assert (1 - spread.low) / times < SHARE
