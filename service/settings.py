@@ -11,6 +11,8 @@ from service.errors import ServiceError
 ADMIN_KEY = "TRIMTAB_ADMIN_KEY"
 KEY = "TRIMTAB_KEY"
 """What the commands send, where it is not the admin key."""
+URL = "TRIMTAB_URL"
+"""The server that the commands ask, where no --url is given."""
 ARTIFACTS_FOLDER = "TRIMTAB_ARTIFACTS"
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
@@ -26,12 +28,14 @@ class SettingsError(ServiceError):
 class Environment:
     """What the environment says; keys are kept out of ``repr``.
 
-    ``key`` is what the commands send to a server, the admin key unless another is given.
+    ``key`` is what the commands send to a server, the admin key unless another is given; ``url`` is
+    the server that they ask.
     """
 
     admin_key: str | None = field(default=None, repr=False)
     artifacts_folder: Path | None = None
     key: str | None = field(default=None, repr=False)
+    url: str = DEFAULT_URL
 
     @classmethod
     def read(cls, variables: Mapping[str, str] | None = None) -> "Environment":
@@ -39,7 +43,8 @@ class Environment:
         variables = os.environ if variables is None else variables
         folder = variables.get(ARTIFACTS_FOLDER)
         admin, own = ((variables.get(name) or "").strip() or None for name in (ADMIN_KEY, KEY))
-        return cls(admin, Path(folder) if folder else None, own or admin)
+        url = (variables.get(URL) or "").strip() or DEFAULT_URL
+        return cls(admin, Path(folder) if folder else None, own or admin, url)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import typer
 
 from service.commands.output import AsJson, print_json, print_line, print_table
 from service.commands.source import CHANGE_SECONDS, ServerSource
-from service.settings import DEFAULT_URL, Environment
+from service.settings import Environment
 
 app = typer.Typer(help="Look at artifacts, and take away what nothing names.", no_args_is_help=True)
 
@@ -79,7 +79,8 @@ def remove(
 
 
 def _server(url: str | None) -> ArtifactServer:
-    return ArtifactServer(url or DEFAULT_URL, Environment.read())
+    environment = Environment.read()
+    return ArtifactServer(url or environment.url, environment)
 
 
 def _row(artifact: Mapping[str, Any]) -> tuple[str, ...]:

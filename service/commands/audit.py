@@ -16,7 +16,7 @@ from service.commands.output import (
     print_table,
 )
 from service.commands.source import ServerSource
-from service.settings import DEFAULT_URL, Environment
+from service.settings import Environment
 from service.store import Store
 
 VERIFY_SECONDS = 600.0
@@ -115,7 +115,7 @@ def _source(state: str | None, url: str | None) -> AuditSource:
         raise CommandError("--state reads a store and --url asks a server: give one of them")
     environment = Environment.read()
     if state is None:
-        return AuditServer(url or DEFAULT_URL, environment)
+        return AuditServer(url or environment.url, environment)
     store = Store.open(state, environment.artifacts_folder, must_exist=True)
     return AuditStore(store.audit())
 

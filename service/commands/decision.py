@@ -7,7 +7,7 @@ import typer
 
 from service.commands.output import AsJson, print_json, print_line, print_table
 from service.commands.source import ServerSource
-from service.settings import DEFAULT_URL, Environment
+from service.settings import Environment
 
 app = typer.Typer(help="Look at decision records.", no_args_is_help=True)
 
@@ -107,7 +107,8 @@ def _use(found: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _server(url: str | None) -> DecisionServer:
-    return DecisionServer(url or DEFAULT_URL, Environment.read())
+    environment = Environment.read()
+    return DecisionServer(url or environment.url, environment)
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ import typer
 from service.commands.edit_output import print_listed, print_plain_scores, print_solved, progress
 from service.commands.output import CommandError, print_json, print_line, print_table
 from service.commands.source import CHANGE_SECONDS, ServerSource
-from service.settings import DEFAULT_URL, Environment
+from service.settings import Environment
 
 POLL_SECONDS = 0.3
 ENDED = ("succeeded", "failed", "cancelled")
@@ -69,7 +69,8 @@ class EditServer(ServerSource):
 
 def edit_server(url: str | None) -> EditServer:
     """Return the server at a URL, the default one unless given."""
-    return EditServer(url or DEFAULT_URL, Environment.read())
+    environment = Environment.read()
+    return EditServer(url or environment.url, environment)
 
 
 def document(

@@ -7,7 +7,7 @@ from service.callers import CONSOLE
 from service.commands.output import CommandError
 from service.commands.source import ServerSource
 from service.key_request import read_key
-from service.settings import DEFAULT_URL, Environment
+from service.settings import Environment
 from service.store import Store
 
 Json = dict[str, Any]
@@ -88,7 +88,7 @@ def open_keys(state: str | None, url: str | None) -> KeySource:
     environment = Environment.read()
     if state is not None:
         return KeyShelf(state, environment)
-    return KeyServer(url or DEFAULT_URL, environment)
+    return KeyServer(url or environment.url, environment)
 
 
 def id_of(keys: Sequence[Json], given: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from service.commands.output import CommandError
 from service.commands.source import CHANGE_SECONDS, ServerSource
 from service.documents import Document
-from service.settings import DEFAULT_URL, Environment
+from service.settings import Environment
 
 POLL_SECONDS = 0.2
 
@@ -21,7 +21,8 @@ class PolicyServer(ServerSource):
     @classmethod
     def at(cls, url: str | None) -> "PolicyServer":
         """Return the server at a URL, the default one unless given."""
-        return cls(url or DEFAULT_URL, Environment.read())
+        environment = Environment.read()
+        return cls(url or environment.url, environment)
 
     def plan(self, documents: Sequence[Document], as_directory: bool) -> Json:
         """Return what applying documents would do, or having only them in the policy directory."""

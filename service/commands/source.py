@@ -6,7 +6,7 @@ import httpx
 
 from service.commands.output import CommandError
 from service.records import Revision
-from service.settings import DEFAULT_URL, KEY, Environment, is_loopback
+from service.settings import KEY, Environment, is_loopback
 from service.store import Store
 from service.views import detail, summary
 
@@ -105,7 +105,7 @@ def open_source(state: str | None, url: str | None) -> Source:
     environment = Environment.read()
     if state is not None:
         return StoreSource(state, environment)
-    return ServerSource(url or DEFAULT_URL, environment)
+    return ServerSource(url or environment.url, environment)
 
 
 def _body(answer: httpx.Response) -> Any:

@@ -45,6 +45,8 @@ def test_the_environment_is_read_once_and_keeps_the_key_out_of_sight() -> None:
     environment = Environment.read({"TRIMTAB_ADMIN_KEY": "secret", "TRIMTAB_ARTIFACTS": "/a"})
     assert (environment.admin_key, environment.artifacts_folder) == ("secret", Path("/a"))
     assert Environment.read({"TRIMTAB_ADMIN_KEY": ""}).admin_key is None
+    assert environment.url == Environment.read({"TRIMTAB_URL": " "}).url == "http://127.0.0.1:8000"
+    assert Environment.read({"TRIMTAB_URL": "http://a:1"}).url == "http://a:1"
     assert "secret" not in repr(environment) + repr(Settings("m", admin_key="secret"))
 
 
