@@ -67,6 +67,8 @@ class RequestReport:
         choices: By number in the answer.
         endings: What ended a choice, by its number: known before the choice's last words are out.
         finishes: Why each choice ended, by its number, as the engine's client is told.
+        prompts: Tokens of each prompt, by its number.
+        generated: Tokens of each choice that the engine's client was given, by its number.
         adapters: The LoRA adapters that were used.
     """
 
@@ -74,6 +76,8 @@ class RequestReport:
     choices: dict[int, ChoiceReport] = field(default_factory=dict[int, ChoiceReport])
     endings: dict[int, tuple[Verdict, str]] = field(default_factory=dict[int, tuple[Verdict, str]])
     finishes: dict[int, str] = field(default_factory=dict[int, str])
+    prompts: dict[int, int] = field(default_factory=dict[int, int])
+    generated: dict[int, int] = field(default_factory=dict[int, int])
     adapters: set[str] = field(default_factory=set[str])
     _prompts: int = 0
     _undecided: int = 0
@@ -83,6 +87,10 @@ class RequestReport:
         """Number the engine requests of the answer in the order in which they are made."""
         self._prompts += 1
         return self._prompts - 1
+
+    def tokens(self) -> tuple[int, int]:
+        """Return how many tokens all prompts have, and all choices so far."""
+        return sum(self.prompts.values()), sum(self.generated.values())
 
     def begin(self) -> None:
         """Expect the choices of one more engine request, which ``decided`` then ends."""

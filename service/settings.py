@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.errors import ServiceError
+from service.json_log import LogFormat
 
 ADMIN_KEY = "TRIMTAB_ADMIN_KEY"
 KEY = "TRIMTAB_KEY"
@@ -89,7 +90,8 @@ class Settings:
     ``state`` absent means a store that ends with the server; ``merge_layers`` are the decoder
     layers that edits may be merged into; ``drain_seconds`` is how long what is under way may take
     when the server is to end; ``min_generation`` is the oldest state of the store to serve;
-    ``artifact_quota`` is how many bytes the store's artifacts may take.
+    ``artifact_quota`` is how many bytes the store's artifacts may take; ``log_format`` is that of
+    every process's lines.
     """
 
     model: str
@@ -107,6 +109,7 @@ class Settings:
     drain_seconds: float = DRAIN_SECONDS
     min_generation: int = 0
     artifact_quota: int | None = None
+    log_format: LogFormat = "text"
 
     def __post_init__(self) -> None:
         """Refuse a port that is none and a policy directory that is not there."""

@@ -25,9 +25,15 @@ class Served:
     """A running server; ``log`` is what it printed."""
 
     def __init__(
-        self, folder: Path, arguments: Sequence[str] = (), command: Sequence[str] = TRIMTAB
+        self,
+        folder: Path,
+        arguments: Sequence[str] = (),
+        command: Sequence[str] = TRIMTAB,
+        apart: bool = False,
     ) -> None:
         """Start it on a free port and wait until it is ready.
+
+        ``apart`` keeps standard error out of ``log``.
 
         Raises:
             AssertionError: It ended, or was not ready in time; the text is what it printed last.
@@ -36,11 +42,11 @@ class Served:
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = folder / "serve.log"
         self._ready = "/readyz" if command == TRIMTAB else "/health"
-        with self._log.open("w") as log:
+        with self._log.open("w") as log, (folder / "serve.err").open("w") as errors:
             self.process = subprocess.Popen(
                 [*command, *arguments, "--port", str(self.port)],
                 stdout=log,
-                stderr=subprocess.STDOUT,
+                stderr=errors if apart else subprocess.STDOUT,
                 env={**os.environ, "TRIMTAB_ADMIN_KEY": ADMIN_KEY},
                 start_new_session=True,
             )

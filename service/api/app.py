@@ -3,11 +3,14 @@
 from collections.abc import Iterable, Mapping
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from forward.hookpoints import HookPoint
 from forward.site import Capacity
+from service.api.access_log import AccessLog
 from service.api.canaries import CanaryWatch
 from service.api.drain import Drain
+from service.api.inside import Inside
 from service.api.keys import Keys
 from service.api.lookout import Lookout
 from service.api.metrics import Metrics
@@ -73,6 +76,7 @@ def wrap(
     drain: Drain | None = None,
     reasons: Iterable[Reason] = (),
     reconciler: Reconciler | None = None,
+    unlogged: Iterable[str] = (),
 ) -> FastAPI:
     """Add the HTTP layer to an application, outside all that it has, and return it.
 
@@ -98,18 +102,19 @@ def wrap(
         drain: What refuses requests at the end; one of its own unless given.
         reasons: What else may keep requests from being served, for ``/readyz``.
         reconciler: What follows the store, run by the caller; one that is not run unless given.
+        unlogged: Paths without a line each request, where lines are JSON.
     """
     metrics = metrics or Metrics()
+    # Not add_middleware: vLLM's build_app has built the stack already, and then it is refused.
+    inner = app.middleware_stack or app.build_middleware_stack()
+    open_to_all = is_loopback(settings.host)
+    ring = KeyRing(store.keys())
+    keys = Keys(settings.admin_key, api_keys, open_to_all, ring, store.sessions)
     server = Server(
         governor,
         store,
-        Keys(
-            settings.admin_key,
-            api_keys,
-            is_loopback(settings.host),
-            KeyRing(store.keys()),
-            store.sessions,
-        ),
+        keys,
+        Inside(app, inner, keys),
         metrics,
         events or event_log(store, settings, metrics),
         decisions or decision_log(store, settings, metrics),
@@ -124,8 +129,9 @@ def wrap(
         drain or Drain(),
         (*reasons, lambda: _waits(governor, settings.min_generation)),
     )
-    # Not add_middleware: vLLM's build_app has built the stack already, and then it is refused.
-    inner = app.middleware_stack or app.build_middleware_stack()
-    app.middleware_stack = PolicyMiddleware(inner, server, operations_app(server))
+    outer: ASGIApp = PolicyMiddleware(inner, server, operations_app(server))
+    if settings.log_format == "json":
+        outer = AccessLog(outer, unlogged)
+    app.middleware_stack = outer
     app.state.lookout = Lookout(server, Prober(app, inner, server))
     return app

@@ -27,8 +27,8 @@ PREFIXES: Mapping[str, str] = {
 
 
 def with_request(scope: Scope) -> Scope:
-    """Return the scope with a new name of ours."""
-    return {**scope, _REQUEST: uuid.uuid4().hex}
+    """Return the scope with a name of ours: a new one unless it has one."""
+    return scope if _REQUEST in scope else {**scope, _REQUEST: uuid.uuid4().hex}
 
 
 def request_of(scope: Mapping[str, Any]) -> str:

@@ -38,6 +38,7 @@ from service.api.server import NOT_RUNNING, Server
 from service.api.tracing import NAME, RequestSpan
 from service.engine.door import DoorError
 from service.engine.lease import CURRENT_LEASE
+from service.handling import HANDLING
 from service.limits import Limiter, LimitError
 from service.report import CURRENT_REPORT, RequestReport
 from service.selection import SelectionError
@@ -196,6 +197,9 @@ class PolicyMiddleware:
             send, lease, is_ready, report, path, describe if asked.wants_object else None
         )
         body = asked.body
+        handling = HANDLING.get()
+        if handling is not None:
+            handling.policies = lease.policies
         heard = answer.listening(replay(body, receive))
         token, reporting = CURRENT_LEASE.set(lease), CURRENT_REPORT.set(report)
         try:
@@ -204,6 +208,8 @@ class PolicyMiddleware:
             CURRENT_LEASE.reset(token)
             CURRENT_REPORT.reset(reporting)
             outcome = _outcome(answer)
+            if handling is not None:
+                handling.tokens = report.tokens()
             self._server.metrics.request(asked.selection, outcome)
             self._record(deciding, report, answer.status, outcome, span)
             if reasons := self._server.unready():

@@ -7,15 +7,15 @@ like any other, under a lease of its own, with a decision record that says what 
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 import httpx
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from forward.tables import CapacityError
 from service.api.decided import Deciding
+from service.api.inside import Inside
 from service.api.requests import Asked
 from service.api.server import Server
 from service.callers import PROBER
@@ -36,8 +36,6 @@ from service.report import CURRENT_REPORT, RequestReport
 
 ROUTE = "/v1/chat/completions"
 LOOK_SECONDS = 1.0
-ANSWER_SECONDS = 60.0
-"""How long a probe may take before it counts as failed."""
 VERDICT_SECONDS = 5.0
 """How long its verdict may come after its answer."""
 
@@ -51,7 +49,7 @@ class Prober:
 
     def __init__(self, app: ASGIApp, inner: ASGIApp, server: Server) -> None:
         """Ask ``inner``, which is ``app`` within our middleware."""
-        self._app, self._inner, self._server = app, inner, server
+        self._inside, self._server = Inside(app, inner, server.keys), server
         self._done: dict[tuple[str, str], tuple[str, float]] = {}
 
     async def run(self) -> None:
@@ -125,26 +123,12 @@ class Prober:
             )
             CURRENT_LEASE.set(lease)
             with lease.held():
-                status = await self._answered(body, name)
+                status = (await self._inside.post(ROUTE, body, name)).status_code
         await self._settled(report)
         outcome = "served" if status == 200 else "failed"
         record = deciding.decision(report, status, outcome, deciding.seconds())
         self._server.decisions.put([record])
         return outcome_of(use, report, status)
-
-    async def _answered(self, body: Mapping[str, Any], name: str) -> int:
-        transport = httpx.ASGITransport(self._entered, raise_app_exceptions=False)
-        async with (
-            asyncio.timeout(ANSWER_SECONDS),
-            httpx.AsyncClient(transport=transport, base_url="http://probe") as client,
-        ):
-            headers = {"X-Request-Id": name}
-            return (await client.post(ROUTE, json=dict(body), headers=headers)).status_code
-
-    async def _entered(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Come in where a request does that our middleware has let in."""
-        admitted = self._server.keys.admitted(scope, PROBER)
-        await self._inner({**admitted, "app": self._app}, receive, send)
 
     async def _settled(self, report: RequestReport) -> None:
         done = asyncio.Event()

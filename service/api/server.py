@@ -8,6 +8,7 @@ from forward.hookpoints import HookPoint
 from forward.site import Capacity
 from service.api.canaries import CanaryWatch
 from service.api.drain import Drain
+from service.api.inside import Inside
 from service.api.keys import Keys
 from service.api.metrics import Metrics
 from service.decisions import DecisionLog
@@ -32,6 +33,7 @@ class Server:
         governor: What is active.
         store: Revisions and artifacts; blocking.
         keys: Who may do what.
+        inside: How it asks itself.
         metrics: Where it is counted.
         events: What monitors found.
         decisions: What requests ran under.
@@ -51,6 +53,7 @@ class Server:
     governor: Governor
     store: Store
     keys: Keys
+    inside: Inside
     metrics: Metrics
     events: EventLog
     decisions: DecisionLog

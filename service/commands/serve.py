@@ -3,14 +3,17 @@
 Without a model it is the demo model under the demo policies. Options that are not ours are vLLM's.
 """
 
+import logging.config
 import secrets
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from service.commands.output import CommandError, print_line
+from service.commands.output import CommandError, print_error, print_line
+from service.json_log import LogFormat, configuration
 from service.settings import (
     DEFAULT_HOST,
     DEFAULT_PORT,
@@ -78,6 +81,9 @@ def serve(
     artifact_quota: Annotated[
         int | None, typer.Option(min=0, help="Bytes that artifacts of the store may take.")
     ] = None,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="Log lines as text, or as JSON with each request's name.")
+    ] = "text",
 ) -> None:
     """Serve a model, steered by the policies of a directory; every vLLM option is accepted too."""
     environment = Environment.read()
@@ -99,6 +105,7 @@ def serve(
         drain_seconds=drain_seconds,
         min_generation=min_generation,
         artifact_quota=artifact_quota,
+        log_format=log_format,
     )
     options = with_demo_options(rest) if is_demo else rest
     _run(settings, options, is_demo, generated)
@@ -149,27 +156,38 @@ def _run(settings: Settings, options: list[str], is_demo: bool, generated: str |
     from service.engine.launcher import run
     from service.prepare import PREPARE_REFUSALS, prepare
 
-    print_line("reading the model and the policies …")
+    say = _speaker(settings)
+    say("reading the model and the policies …")
     try:
         prepared = prepare(settings)
     except PREPARE_REFUSALS as error:
         raise CommandError(str(error)) from error
     sites = ", ".join(str(point) for point in sorted(prepared.capacities)) or "none"
-    print_line(f"starting vLLM on {prepared.checkpoint} with sites at: {sites}")
+    say(f"starting vLLM on {prepared.checkpoint} with sites at: {sites}")
     if generated is not None:
-        print_line(
+        # Never a line of the log: those are kept, and read by others.
+        tell = print_line if settings.log_format == "text" else print_error
+        tell(
             f"admin key for /dashboard and /trimtab/v1 (TRIMTAB_ADMIN_KEY is not set): {generated}"
         )
 
     def announce(line: str) -> None:
-        print_line(line)
-        if is_demo:
+        say(line)
+        if is_demo and settings.log_format == "text":
             print_line(_demo_greeting(settings))
 
     try:
         run(prepared, options, announce)
     except BOOT_REFUSALS as error:
         raise CommandError(str(error)) from error
+
+
+def _speaker(settings: Settings) -> Callable[[str], None]:
+    """Return what says how the start goes on, in the form of the log."""
+    if settings.log_format == "text":
+        return print_line
+    logging.config.dictConfig(configuration())
+    return logging.getLogger("trimtab").info
 
 
 def _demo_greeting(settings: Settings) -> str:

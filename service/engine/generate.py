@@ -77,7 +77,7 @@ class StampedGenerate:
             report.adapters.add(adapter.lora_name)
         watched = self._watch(lease, stamp, sampling_params, request_id, report, number)
         stamped = stamped_params(sampling_params, lease, stamp)
-        note = partial(_note_finishes, report, number * sampling_params.n)
+        note = partial(_note, report, number, sampling_params)
         return self._run(lease, watched, note, prompt, stamped, request_id, kwargs)
 
     def _watch(
@@ -151,11 +151,19 @@ class StampedGenerate:
         ending.add_done_callback(self._ending.discard)
 
 
-def _note_finishes(report: RequestReport, first: int, output: RequestOutput) -> None:
-    """Keep why choices ended; ``first`` is the number of the request's first one."""
+def _note(
+    report: RequestReport, number: int, params: SamplingParams, output: RequestOutput
+) -> None:
+    """Keep why choices ended and how many tokens there are; ``params`` are the client's own."""
+    if output.prompt_token_ids is not None:
+        report.prompts[number] = len(output.prompt_token_ids)
     for piece in output.outputs:
+        choice = number * params.n + piece.index
         if piece.finish_reason is not None:
-            report.finishes[first + piece.index] = piece.finish_reason
+            report.finishes[choice] = piece.finish_reason
+        is_delta = params.output_kind == RequestOutputKind.DELTA
+        before = report.generated.get(choice, 0) if is_delta else 0
+        report.generated[choice] = before + len(piece.token_ids)
 
 
 async def _passed(

@@ -6,6 +6,7 @@ wrap ``generate``, and only then listen. A server that is reachable is steered.
 
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import uvloop
@@ -15,6 +16,7 @@ from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from service.engine.engine import configure
+from service.engine.json_logs import json_logs
 from service.engine.processes import supervise
 from service.engine.refusals import RefusedOptionError
 from service.engine.serving import Announce, serve
@@ -58,8 +60,9 @@ def run(prepared: Prepared, vllm_options: Sequence[str], announce: Announce) -> 
         ServiceError, and what ``service.engine.boot_refusals`` names: It cannot, or had to end.
     """
     args = parse_arguments(prepared, vllm_options)
-    bound = setup_server(args, reuse_port=False)
-    if (args.api_server_count or 1) > 1:
-        supervise(prepared, args, announce, bound)
-    else:
-        uvloop.run(serve(prepared, args, announce, bound))
+    with json_logs(args) if prepared.settings.log_format == "json" else nullcontext():
+        bound = setup_server(args, reuse_port=False)
+        if (args.api_server_count or 1) > 1:
+            supervise(prepared, args, announce, bound)
+        else:
+            uvloop.run(serve(prepared, args, announce, bound))

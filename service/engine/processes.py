@@ -28,6 +28,7 @@ from typing import Any
 
 import uvloop
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.logger import configure_logging
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.system_utils import decorate_logs, set_process_title
 from vllm.v1.engine.utils import bind_engine_zmq_listeners, launch_core_engines
@@ -113,6 +114,8 @@ def serve_process(
     seat = Seat.of(config, books)
     set_process_title("APIServer", str(seat.index))
     decorate_logs()
+    if getattr(args, "logging_config", None) is not None:
+        configure_logging(args.logging_config)
     try:
         uvloop.run(serve(brief.prepared(), args, words.send, (address, sock), seat))
     except (ServiceError, *BOOT_REFUSALS) as error:

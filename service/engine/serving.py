@@ -36,6 +36,7 @@ from service.engine.stopping import EngineDiedError, Stopping
 from service.events import EventLog
 from service.governor import REFUSED, Governor
 from service.job_runner import JobRunner
+from service.json_log import unlogged
 from service.minding import mind
 from service.prepare import Prepared
 from service.reconcile import Reconciler
@@ -189,6 +190,7 @@ async def _build_app(
         door=door,
         drain=parts.drain,
         reasons=(governed.waits,),
+        unlogged=unlogged(args.disable_access_log_for_endpoints or ""),
     )
 
 
