@@ -54,6 +54,14 @@ class ActiveSet:
             selection.tenant,
         )
 
+    def unsteered(self, slots: Slots, tenant: str) -> Lease:
+        """Return what a request of the server's own runs under that nothing steers or watches.
+
+        ``tenant`` is whose cache its prompt is found in.
+        """
+        digest = selection_digest(Selection((), None, 1.0), self.merged)
+        return Lease(slots, None, None, 1.0, (), digest, (), tenant)
+
 
 def selection_digest(selection: Selection, merged: Sequence[Edited] = ()) -> str:
     """Return the identity of what a request runs under.

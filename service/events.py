@@ -12,12 +12,13 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import RowMapping
+from sqlalchemy.engine import Connection, RowMapping
 
 from service.audit import append
 from service.batch_log import MAX_WAITING, BatchLog
 from service.clock import SteadyClock, now
 from service.database import Database, StoreError
+from service.replays import NothingCapturedError, Unsteered, keep, kept
 from service.settings import EventRetention
 from service.tables import events, labels
 
@@ -128,7 +129,7 @@ class EventStore:
         return Page(tuple(dict(row) for row in rows), max(last, after or 0), lost)
 
     def one(self, number: int) -> dict[str, Any]:
-        """Return an event with its trace.
+        """Return an event with its trace, and what its prompt got under no policy, if asked.
 
         Raises:
             EventNotFoundError: There is none.
@@ -136,9 +137,33 @@ class EventStore:
         query = _labelled(events.c).where(events.c.id == number)
         with self._database.read() as connection:
             row = connection.execute(query).mappings().first()
+            unsteered = kept(connection, number)
         if row is None:
             raise EventNotFoundError(number, self.retention.days)
-        return dict(row) | {"trace": None if row["trace"] is None else json.loads(row["trace"])}
+        trace = None if row["trace"] is None else json.loads(row["trace"])
+        return dict(row) | {"trace": trace, "unsteered": unsteered}
+
+    def prompt(self, number: int) -> str:
+        """Return what an event's request asked, as it can be tokenised again.
+
+        Raises:
+            EventNotFoundError: There is no such event.
+            NothingCapturedError: Its policy kept nothing of it.
+        """
+        found = self.one(number)
+        if found["trace"] is None:
+            raise NothingCapturedError(number, found["policy"])
+        return found["trace"]["prompt"]
+
+    def replayed(self, number: int, unsteered: Unsteered, by: str) -> None:
+        """Keep what the model said to an event's prompt under no policy.
+
+        Raises:
+            EventNotFoundError: It is no longer kept.
+        """
+        with self._database.write() as connection:
+            self._find(connection, number)
+            keep(connection, number, unsteered, by)
 
     def label(self, number: int, label: bool | None, by: str) -> None:
         """Say whether an event was right to be raised; None takes back what was said.
@@ -147,8 +172,7 @@ class EventStore:
             EventNotFoundError: There is none.
         """
         with self._database.write() as connection:
-            if connection.execute(sa.select(events.c.id).where(_is(number))).first() is None:
-                raise EventNotFoundError(number, self.retention.days)
+            self._find(connection, number)
             before = connection.execute(sa.select(labels.c.label).where(_of(number))).scalar()
             connection.execute(labels.delete().where(_of(number)))
             if label is not None:
@@ -156,6 +180,10 @@ class EventStore:
                 connection.execute(labels.insert().values(row))
             was, told = {"label": before}, {"label": label}
             append(connection, by, "event.label", f"Event/{number}", was, told)
+
+    def _find(self, connection: Connection, number: int) -> None:
+        if connection.execute(sa.select(events.c.id).where(_is(number))).first() is None:
+            raise EventNotFoundError(number, self.retention.days)
 
     def items(self, monitor: str, label: bool | None = None) -> tuple[dict[str, Any], ...]:
         """Return the labelled events of a monitor whose text is kept, as items to calibrate on.

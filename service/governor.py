@@ -331,6 +331,10 @@ class Governor:
         """Return the lease of a selection from the current snapshot; hold it at once."""
         return self._publisher.lease(selection)
 
+    def unsteered(self, tenant: str) -> Lease:
+        """Return a lease of no policy at all, for a question of the server's own."""
+        return self._publisher.unsteered(tenant)
+
     def default_lease(self) -> Lease:
         """Return what a request that names nothing runs under."""
         return self.lease(select(self.catalog))

@@ -80,6 +80,10 @@ class Publisher:
         """Return the lease of a selection from the current snapshot; hold it at once."""
         return self.active.lease(self._slots, selection)
 
+    def unsteered(self, tenant: str) -> Lease:
+        """Return a lease of no policy at all; see ``ActiveSet.unsteered``."""
+        return self.active.unsteered(self._slots, tenant)
+
     def show(self, catalog: Catalog) -> None:
         """Publish a snapshot under which the same programs are active."""
         self.active = replace(self.active, catalog=catalog)

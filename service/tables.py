@@ -85,6 +85,19 @@ labels = sa.Table(
     sa.ForeignKeyConstraint(["event"], ["events.id"], name="labelled_event", ondelete="CASCADE"),
 )
 
+# What the model said to an event's prompt under no policy, as it was asked last.
+replays = sa.Table(
+    "replays",
+    metadata,
+    sa.Column("event", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("generated", sa.Integer, nullable=False),
+    sa.Column("finish", sa.String(32), nullable=True),
+    sa.Column("by", sa.String(96), nullable=False),
+    sa.Column("at", sa.String(32), nullable=False),
+    sa.ForeignKeyConstraint(["event"], ["events.id"], name="replayed_event", ondelete="CASCADE"),
+)
+
 # A browser's session. ``hash`` is of its secret, which only the browser has; ``key`` is the id of
 # the key that it was begun with, empty for the admin key of the environment.
 sessions = sa.Table(

@@ -30,6 +30,7 @@ from service.jobs import JobNotFoundError, JobOverError
 from service.key_request import KeyRequestError
 from service.keys import KeyNotFoundError, KeyOverError, KeyRefusedError, KeyTakenError
 from service.limits import LimitError
+from service.replays import NothingCapturedError
 from service.selection import SelectionError
 from service.store import (
     RevisionNotFoundError,
@@ -72,6 +73,7 @@ _KNOWN: tuple[tuple[type[Exception], int, str], ...] = (
     (ArtifactNotFoundError, 404, "artifact_not_found"),
     (RevisionNotFoundError, 404, "policy_not_found"),
     (EventNotFoundError, 404, "event_not_found"),
+    (NothingCapturedError, 409, "nothing_captured"),
     (DecisionNotFoundError, 404, "decision_not_found"),
     (DecisionAmbiguousError, 409, "ambiguous_name"),
     (JobNotFoundError, 404, "job_not_found"),

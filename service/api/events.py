@@ -16,6 +16,7 @@ from service.api.body import read_body
 from service.api.errors import HttpError
 from service.api.json_body import load_json
 from service.api.keys import caller_of
+from service.api.replaying import Replayer
 from service.api.server import Server
 from service.callers import Caller
 from service.events import MAX_LISTED, Page, Wanted
@@ -65,6 +66,17 @@ class EventRoutes:
         body = await read_body(request.headers, request.receive, MAX_BODY_BYTES)
         label, by = _label(body), caller_of(request.scope).label
         await asyncio.to_thread(store.label, number, label, by)
+        return JSONResponse(await asyncio.to_thread(store.one, number))
+
+    async def replay(self, request: Request) -> Response:
+        """Ask an event's prompt again under no policy, and keep the answer beside the event.
+
+        Greedy, and short. Only where the event's policy captured the prompt.
+        """
+        number, store = _number(request.path_params["id"], "id"), self._server.events.store
+        prompt, caller = await asyncio.to_thread(store.prompt, number), caller_of(request.scope)
+        unsteered = await Replayer(self._server).ask(prompt, caller)
+        await asyncio.to_thread(store.replayed, number, unsteered, caller.label)
         return JSONResponse(await asyncio.to_thread(store.one, number))
 
     async def labelled(self, request: Request) -> Response:

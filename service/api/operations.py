@@ -89,6 +89,7 @@ def operations_app(server: Server) -> Starlette:
             _route("events/labelled", events.labelled, ["GET"]),
             _route("events/{id}", events.one, ["GET"]),
             _route("events/{id}/label", events.label, ["POST"]),
+            _route("events/{id}/replay", events.replay, ["POST"]),
             _route("verdicts", decisions.verdicts, ["GET"]),
             _route("decisions", decisions.all, ["GET"]),
             _route("decisions/{id:path}", decisions.one, ["GET"]),

@@ -76,6 +76,8 @@ PERMISSIONS: tuple[Permission, ...] = (
     _under("events/labelled", GET="operator"),
     _under("events/{id}", GET="viewer"),
     _under("events/{id}/label", POST="operator"),
+    # It runs what nobody may ask for as a client: no policy at all, not even a mandatory one.
+    _under("events/{id}/replay", POST="operator"),
     _under("verdicts", GET="viewer"),
     _under("decisions", GET="viewer"),
     _under("decisions/{id:path}", GET="viewer"),

@@ -17,6 +17,8 @@ from service.watch import Watched
 from tests.service.api.world import Echo
 
 ANSWER = ("Take", " a", " kettle", ",", " fill", " it", " and", " wait", ".")
+PLAIN = "Take a fuse, and wait outside."
+"""What is said to a bare prompt, which is how the server asks one again."""
 HOT = "bomb"
 CALM = 0.1
 """The score of every other word, as a part of the threshold."""
@@ -34,6 +36,11 @@ class Speaking(Echo):
             words = words_of(body)
             return JSONResponse({"count": len(words), "token_strs": words})
         lease = CURRENT_LEASE.get()
+        if request.url.path == "/v1/completions":
+            await self.note(request)
+            choice = {"index": 0, "text": PLAIN, "finish_reason": "length"}
+            usage = {"completion_tokens": len(PLAIN.split())}
+            return JSONResponse({"id": "a", "choices": [choice], "usage": usage})
         if request.url.path != "/v1/chat/completions" or lease is None:
             return await super().generate(request)
         await self.note(request)

@@ -59,6 +59,8 @@ def test_a_viewer_is_offered_no_change(sit: Sit, site: Site) -> None:
     expect(page.locator("main")).to_contain_text("enforce")
     page = sit(site.key("viewer")).open("events/1")
     assert page.get_by_role("group", name="Label").count() == 0
+    assert page.get_by_role("button", name="Ask under no policy").count() == 0
+    expect(page.locator("main")).to_contain_text("Nobody has asked this prompt without a policy")
     page = sit(site.key("viewer")).open("audit")
     expect(page.get_by_role("heading", level=1)).to_have_text("No such page")
 
@@ -71,6 +73,26 @@ def test_a_label_is_kept_and_can_be_taken_back(sit: Sit, site: Site) -> None:
     page.get_by_role("button", name="Take back").click()
     expect(page.locator("main")).to_contain_text("Nobody has said yet")
     assert site.get("events/1")["label"] is None
+
+
+def test_a_prompt_is_asked_under_no_policy_and_both_answers_are_shown(sit: Sit, site: Site) -> None:
+    """What only one of them says is marked; who may not ask sees what somebody asked."""
+    seat = sit(site.key("operator"))
+    page = seat.open("events/1")
+    page.get_by_role("button", name="Ask under no policy").click()
+    steered, unsteered = (page.locator(f"[data-side={one}]") for one in ("steered", "unsteered"))
+    expect(steered).to_contain_text("Under watchful@1Take a kettle, fill it and wait.")
+    expect(unsteered).to_contain_text("Under no policyTake a fuse, and wait outside.")
+    assert steered.locator("mark").all_text_contents() == [" kettle,", " fill", " it", " wait."]
+    assert unsteered.locator("mark").all_text_contents() == [" fuse,", " wait", " outside."]
+    expect(page.locator("main")).to_contain_text(
+        "Greedy, 6 tokens and cut off there; asked by oper"
+    )
+    assert site.get("events/1")["unsteered"]["answer"] == "Take a fuse, and wait outside."
+    assert site.world.seen[-1]["lease"].policies == () and seat.complaints == []
+    page = sit(site.key("viewer")).open("events/1")
+    expect(page.locator("[data-side=unsteered]")).to_contain_text("Take a fuse")
+    assert page.get_by_role("button", name="Ask again").count() == 0
 
 
 def test_a_key_without_the_right_does_not_log_in(sit: Sit, site: Site) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from service.api.openapi.records import EventShape
-from service.api.openapi.shape import Count, Number, Shape
+from service.api.openapi.shape import Count, Number, Shape, Time
 
 
 class TraceShape(Shape):
@@ -20,10 +20,21 @@ class TraceShape(Shape):
     answer: str
 
 
+class UnsteeredShape(Shape):
+    """What the model said to the event's prompt under no policy."""
+
+    answer: str
+    generated: Count
+    finish: str | None
+    by: str
+    at: Time
+
+
 class EventDetail(EventShape):
-    """An event; ``trace`` is there where its policy captures."""
+    """An event; ``trace`` is where its policy captures, ``unsteered`` where it was replayed."""
 
     trace: TraceShape | None
+    unsteered: UnsteeredShape | None
 
 
 class Label(Shape):

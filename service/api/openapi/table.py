@@ -174,6 +174,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("GET", "events/{id}"): Operation(looking.EventDetail),
     ("POST", "events/{id}/label"): Operation(looking.EventDetail, body=looking.Label),
+    ("POST", "events/{id}/replay"): Operation(looking.EventDetail),
     ("GET", "overview"): Operation(
         looking.OverviewShape, parameters=(_query("minutes", enum=list(MINUTES)),)
     ),

@@ -67,6 +67,7 @@ OPERATIONS: dict[str, tuple[tuple[str, str], ...]] = {
     f"{V1}/events/labelled": (("GET", "operator"),),
     f"{V1}/events/{{id}}": (("GET", "viewer"),),
     f"{V1}/events/{{id}}/label": (("POST", "operator"),),
+    f"{V1}/events/{{id}}/replay": (("POST", "operator"),),
     f"{V1}/session": (("GET", "viewer"), ("POST", "viewer"), ("DELETE", "viewer")),
     "/dashboard": (("GET", "viewer"),),
     "/dashboard/": (("GET", "viewer"),),

@@ -4,10 +4,12 @@ import { get, send } from "../api.js";
 import { badge, h, notice, put, tiles } from "../dom.js";
 import { figure, may, moment, rarity, share } from "../format.js";
 import { heatMap, whereOf } from "../heat.js";
+import { sides } from "../sides.js";
 
 export async function render({ section, who, live, target }) {
   const event = await get(`events/${encodeURIComponent(target)}`);
   const said = h("div", {});
+  const compared = h("div", {});
   put(
     section,
     h("p", {}, h("a", { href: "#/events" }, "Events")),
@@ -26,8 +28,30 @@ export async function render({ section, who, live, target }) {
     said,
     h("h2", {}, "Tokens"),
     event.trace ? heatMap(event.trace, event.monitor, event.position) : notice(`Nothing of what was said is kept: policy ${event.policy} has no “capture: true”.`),
+    event.trace && h("h2", {}, "Steered and unsteered"),
+    event.trace && compared,
   );
   draw(event);
+  compare(event);
+
+  function compare(shown) {
+    const found = shown.unsteered;
+    const ask = may(who, "operator") ? h("div", { class: "bar" }, h("button", { type: "button", class: "plain", onclick: (click) => replay(click.target) }, found ? "Ask again" : "Ask under no policy")) : null;
+    const told = found
+      ? `Greedy, ${found.generated} tokens${found.finish === "length" ? " and cut off there" : ""}; asked by ${found.by}, ${moment(found.at)}. Where the request was sampled, a part of the difference is chance.`
+      : "Nobody has asked this prompt without a policy. Doing so runs it once more, steered and watched by nothing, and keeps the answer beside the event.";
+    put(compared, found && sides(shown.policy, shown.trace.answer, found.answer), h("p", { class: "muted", role: "status" }, told), ask);
+  }
+
+  async function replay(button) {
+    button.disabled = true;
+    try {
+      compare(await send("POST", `events/${event.id}/replay`));
+    } catch (error) {
+      button.disabled = false;
+      compared.append(notice(error.message, "bad"));
+    }
+  }
 
   function draw(shown) {
     const told = shown.label === null ? "Nobody has said yet." : `${shown.label ? "True" : "False"}, says ${shown.labelled_by}, ${moment(shown.labelled_at)}.`;
