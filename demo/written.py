@@ -8,6 +8,7 @@ from pathlib import Path
 from demo import dictionary
 from demo.dictionary import Latent
 from demo.gating import Gating
+from demo.known import KNOWN, Known
 from demo.probes import RECIPES, Choice
 from monitors.pooling import Pool
 
@@ -31,7 +32,8 @@ def write(folder: Path, name: str, documents: Iterable[str]) -> None:
 def probe_document(name: str, choice: Choice) -> str:
     """Return the document of a probe's monitor."""
     recipe = RECIPES[name]
-    return _monitor(name, recipe.about, f"{{probe: {name}}}", str(recipe.clause), choice.pool)
+    document = _monitor(name, recipe.about, f"{{probe: {name}}}", str(recipe.clause), choice.pool)
+    return document if name not in KNOWN else document + _probes(KNOWN[name])
 
 
 def feature_document(name: str, latent: Latent) -> str:
@@ -75,8 +77,21 @@ def _monitor(name: str, about: str, read: str, tokens: str, pool: Pool) -> str:
         "apiVersion: trimtab/v1\n"
         "kind: Monitor\n"
         f'metadata: {{name: {name}, description: "{about}"}}\n'
-        f"spec: {{read: {read}, tokens: {tokens}, pool: {_pool(pool)}}}\n"
+        "spec:\n"
+        f"  read: {read}\n"
+        f"  tokens: {tokens}\n"
+        f"  pool: {_pool(pool)}\n"
     )
+
+
+def _probes(known: Known) -> str:
+    asked = (("bad", known.bad), ("good", known.good))
+    lists = "".join(f"    {kind}:\n{_items(texts)}" for kind, texts in asked)
+    return f"  probes:\n{lists}"
+
+
+def _items(texts: Iterable[str]) -> str:
+    return "".join(f'      - "{text}"\n' for text in texts)
 
 
 def _pool(pool: Pool) -> str:
