@@ -34,8 +34,9 @@ _SHELL = """set -eo pipefail
 
 def clone(folder: Path) -> Path:
     """Return a clone of the repository as it stands, with what is not committed yet."""
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    # Listed first: what is committed in between is in the clone too.
     changed = git("ls-files", "-z", "--modified", "--others", "--exclude-standard").split("\0")
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
     for name in filter(None, changed):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).is_file():

@@ -1,6 +1,7 @@
 """Every command of `trimtab` with its arguments and options, from the program itself."""
 
 from collections.abc import Iterator
+from enum import Enum
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
@@ -87,5 +88,7 @@ def _named(annotation: Any) -> str:
         return " | ".join(map(str, get_args(annotation)))
     if origin in (list, UnionType):
         return _named(next(part for part in get_args(annotation) if part is not type(None)))
+    if issubclass(annotation, Enum):
+        return " | ".join(str(member.value) for member in annotation)
     name: str = annotation.__name__
     return {"str": "text", "Path": "path", "int": "number", "float": "number"}.get(name, name)
