@@ -132,11 +132,15 @@ def _print_validation(documents: Sequence[Document], problems: Sequence[Problem]
     for problem in problems:
         print_error(str(problem))
     if problems:
-        print_error(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}")
+        print_error(_count(len(problems), "problem"))
         return
     for document in documents:
         print_line(f"{document.kind} {document.name}  {document.digest[:12]}  {document.source}")
-    print_line(f"{len(documents)} documents, no problems")
+    print_line(f"{_count(len(documents), 'document')}, no problems")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _row(policy: dict[str, Any]) -> tuple[str, ...]:

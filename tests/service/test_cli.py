@@ -34,6 +34,8 @@ def test_validate_a_folder(call: Call, tmp_path: Path) -> None:
     assert [d["name"] for d in done.json["documents"]] == ["a", "default"]
     plain = call("policy", "validate", str(tmp_path))
     assert "2 documents, no problems" in plain.out
+    (tmp_path / "p.yaml").write_text(FILE.split("---")[0])
+    assert "1 document, no problems" in call("policy", "validate", str(tmp_path)).out
 
 
 def test_validate_says_where_and_what_instead(call: Call, tmp_path: Path) -> None:
