@@ -21,6 +21,7 @@ from service.generations import ConflictError, StaleStoreError, bundle_digest
 from service.prompting import Prompting
 from service.publisher import Applied, Publisher
 from service.records import Revision
+from service.seeding import unseen
 from service.store import Store
 
 ATTEMPTS = 8
@@ -60,11 +61,14 @@ class Changer:
                     raise
         raise AssertionError  # the last attempt returned or raised
 
-    async def take_over(self, directory: DirectoryState | None) -> Applied:
-        """Activate what a directory says, and what the store has of the API."""
+    async def take_over(
+        self, directory: DirectoryState | None, seed: Sequence[Document] = ()
+    ) -> Applied:
+        """Activate what a directory says, what the store has of the API, and what it never had."""
         for attempt in range(ATTEMPTS):
             now = await asyncio.to_thread(self._store.generation)
-            wanted = await self.wanted(directory=directory)
+            posted = await asyncio.to_thread(unseen, seed, self._store)
+            wanted = await self.wanted(posted, directory=directory)
             try:
                 return await self._activate(wanted, By(DIRECTORY.label, expected=now.number))
             except ConflictError:

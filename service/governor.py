@@ -6,7 +6,7 @@ whoever comes second takes over what the first one did, and makes its change of 
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from forward.container import ArtifactError
@@ -127,15 +127,17 @@ class Governor:
         """What the active policies watch."""
         return self._publisher.watching
 
-    async def start(self, directory: DirectoryState | None) -> Applied:
-        """Activate what the directory says and what was applied over the API before.
+    async def start(
+        self, directory: DirectoryState | None, seed: Sequence[Document] = ()
+    ) -> Applied:
+        """Activate what the directory says, and what was applied over the API or is its seed.
 
         Raises:
             ServiceError: As ``apply``; nothing is active then.
         """
         async with self._lock:
             self._directory = directory
-            return await self._changer.take_over(directory)
+            return await self._changer.take_over(directory, seed)
 
     async def apply(
         self, documents: Iterable[Document], *, actor: str, expected: int | None = None
@@ -158,7 +160,7 @@ class Governor:
 
         async def wanted() -> list[Wanted]:
             for document in posted:
-                check_post(self.catalog, document.key, self._file(document.key))
+                check_post(self.catalog, document.key, self.file(document.key))
             return await self._changer.wanted(posted)
 
         async with self._lock:
@@ -216,7 +218,7 @@ class Governor:
         key: Key = ("Policy", name)
 
         async def wanted() -> list[Wanted]:
-            check_post(self.catalog, key, self._file(key))
+            check_post(self.catalog, key, self.file(key))
             now = self.catalog.policies.get(name)
             found = await asyncio.to_thread(
                 earlier, self._store, name, now.revision if now is not None else None, number
@@ -247,7 +249,7 @@ class Governor:
 
         async def wanted() -> list[Wanted]:
             check_policy(self.catalog, name)
-            check_post(self.catalog, key, self._file(key))
+            check_post(self.catalog, key, self.file(key))
             number = self.catalog.policies[name].revision
             revision = await asyncio.to_thread(self._store.get, name, number)
             return await self._changer.wanted(edited=[with_fields(revision.document(), fields)])
@@ -267,7 +269,7 @@ class Governor:
         key: Key = (kind, name)
 
         async def wanted() -> list[Wanted]:
-            check_removal(self.catalog, key, self._file(key))
+            check_removal(self.catalog, key, self.file(key))
             return [w for w in await self._changer.wanted() if w.document.key != key]
 
         async with self._lock:
@@ -366,7 +368,7 @@ class Governor:
             "capacity": {"used": self._publisher.used, "draining": self._publisher.draining},
         }
 
-    def _file(self, key: Key) -> str | None:
+    def file(self, key: Key) -> str | None:
         """Return the file in which the directory has a document, if it has it."""
         documents = self._directory.documents if self._directory is not None else ()
         return next((d.source for d in documents if d.key == key), None)
@@ -384,7 +386,7 @@ class Governor:
         desired: Desired | None = None
         try:
             for document in given:
-                check_post(self.catalog, document.key, self._file(document.key))
+                check_post(self.catalog, document.key, self.file(document.key))
             desired = await self._changer.compiled(wanted)
             await self._publisher.check(desired)
         except REFUSED as error:

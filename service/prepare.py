@@ -19,9 +19,10 @@ from service.capacity import required, required_gates
 from service.checkpoints import checkpoint_folder
 from service.desired import compile_desired, wanted_now
 from service.directory import DirectoryState, load_directory
-from service.documents import DocumentsError
+from service.documents import Document, DocumentsError
 from service.library import Library
 from service.prompting import UNREAD, Prompting, read_prompting
+from service.seeding import seed_of, unseen
 from service.settings import Headroom, Settings, SettingsError
 from service.store import Store
 from steering.direction import Direction, DirectionError
@@ -49,6 +50,7 @@ class Prepared:
     capacities: Mapping[HookPoint, Capacity]
     gates: int = 0
     prompting: Prompting = UNREAD
+    seed: tuple[Document, ...] = ()
 
 
 def prepare(settings: Settings) -> Prepared:
@@ -65,7 +67,8 @@ def prepare(settings: Settings) -> Prepared:
     store = _store(settings)
     library = ArtifactLibrary(store)
     prompting = read_tokenizer(checkpoint)
-    documents = wanted_now(store, library, directory)
+    seed = seed_of(settings.seed, library)
+    documents = wanted_now(store, library, directory, unseen(seed, store))
     desired = compile_desired(documents, library, model, prompting)
     asked = [HookPoint.parse_site(site, model.n_layers) for site in settings.sites]
     read = [monitored.plan.reader.point for monitored in desired.monitors.values()]
@@ -75,7 +78,7 @@ def prepare(settings: Settings) -> Prepared:
     capacities = size_tables(desired.every_mode, extra, headroom)
     gates = required_gates(desired.every_mode) + headroom.gates
     return Prepared(
-        settings, checkpoint, model, store, library, directory, capacities, gates, prompting
+        settings, checkpoint, model, store, library, directory, capacities, gates, prompting, seed
     )
 
 
@@ -95,8 +98,9 @@ def reopened(
     store = _store(settings)
     directory = _directory(settings.policies)
     library = ArtifactLibrary(store)
+    seed = seed_of(settings.seed, library)
     return Prepared(
-        settings, checkpoint, model, store, library, directory, capacities, gates, prompting
+        settings, checkpoint, model, store, library, directory, capacities, gates, prompting, seed
     )
 
 

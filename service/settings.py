@@ -87,6 +87,7 @@ class Settings:
     """Everything that ``trimtab serve`` decides before the engine starts.
 
     ``sites`` are hook points to instrument beyond those that the directory's policies use;
+    ``seed`` is a folder like a policy directory whose documents a store has to begin with;
     ``state`` absent means a store that ends with the server; ``merge_layers`` are the decoder
     layers that edits may be merged into; ``drain_seconds`` is how long what is under way may take
     when the server is to end; ``min_generation`` is the oldest state of the store to serve;
@@ -110,6 +111,7 @@ class Settings:
     min_generation: int = 0
     artifact_quota: int | None = None
     log_format: LogFormat = "text"
+    seed: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse a port that is none and a policy directory that is not there."""

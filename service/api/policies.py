@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -87,7 +88,9 @@ class PolicyRoutes:
             found = store.get(name, revision if revision is not None else active)
         except RevisionNotFoundError as error:
             raise HttpError(404, "policy_not_found", str(error), "name") from error
-        return detail(found, store.revisions(name), found.revision == active)
+        shown = detail(found, store.revisions(name), found.revision == active)
+        file = self._server.governor.file(("Policy", name))
+        return shown | {"file": Path(file).name if file is not None else None}
 
 
 async def read_documents(request: Request) -> tuple[Document, ...]:

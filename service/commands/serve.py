@@ -93,7 +93,8 @@ def serve(
     is_demo = model is None
     settings = Settings(
         model=model or str(demo_folder() / "checkpoint"),
-        policies=policies or (demo_folder() / "policies" if is_demo else None),
+        policies=policies,
+        seed=demo_folder() / "policies" if is_demo and policies is None else None,
         state=state,
         host=host,
         port=port,

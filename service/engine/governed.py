@@ -89,7 +89,7 @@ async def governed_engine(
             prompting_of(prepared, args),
             engine.merger,
         )
-        await governor.start(prepared.directory)
+        await governor.start(prepared.directory, prepared.seed)
         watching = Watching(Tracks(), lambda: getattr(client, "tokenizer", None))
         receiver = await engine.watch(watching.tracks)
         stack.push_async_callback(receiver.close)

@@ -1,11 +1,17 @@
 """What a page offers is what its key may do, and what is clicked is done."""
 
+import json
+import re
+from pathlib import Path
+
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from service.directory import load_directory
 from tests.browser.conftest import Sit
-from tests.browser.site import Site
+from tests.browser.site import SILENT, Site
+from tests.service.api.test_monitors import guard
 from tests.service.api.world import KEY
 
 
@@ -50,6 +56,23 @@ def test_a_switch_of_what_moved_meanwhile_is_refused(sit: Sit, site: Site) -> No
     press(page, "shadow")
     expect(page.get_by_role("alert")).to_contain_text("generation")
     assert mode(site) == "enforce"
+
+
+def test_what_a_directory_owns_is_not_offered_to_be_switched(
+    sit: Sit, site: Site, tmp_path: Path
+) -> None:
+    """It says where instead, before anybody clicks in vain."""
+    (tmp_path / "owned.yaml").write_text(json.dumps(guard("owned", **SILENT)))
+    site.call(site.world.governor.reload(load_directory(tmp_path)))
+    seat = sit(site.key("operator"))
+    page = seat.open("policies/owned")
+    expect(page.locator(".callout")).to_contain_text("Change mode in owned.yaml")
+    switches = page.locator("[data-field]")
+    assert switches.count() == 6 and all(one.is_disabled() for one in switches.all())
+    group = page.get_by_role("group", name="Mode of harm")
+    expect(group).to_have_accessible_description(re.compile("The policy directory owns this"))
+    page = seat.open("policies/watchful")
+    assert page.locator("[data-field]").first.is_enabled() and seat.complaints == []
 
 
 def test_a_viewer_is_offered_no_change(sit: Sit, site: Site) -> None:

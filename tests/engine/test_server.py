@@ -283,7 +283,6 @@ def subject_of(server: Served) -> Subject:
         rows=next(iter(status["capacity"]["sites"].values()))["rows"],
         key=ADMIN_KEY,
         bare_site="resid_post.0",
-        owns_binding=True,
     )
 
 

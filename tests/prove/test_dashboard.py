@@ -104,7 +104,7 @@ def tokens_agree(server: Served, seat: Seat, answer: dict[str, Any]) -> bool:
 
 
 def test_a_monitor_switched_in_the_page_is_switched(server: Served, seat: Seat) -> None:
-    """The next request runs under it; what the directory owns says which file to change."""
+    """The next request runs under it; the demo's own are switched no less."""
     page = seat.open(f"policies/{POLICY}")
     page.locator('[data-field="monitors.harm.mode"][data-mode=shadow]').click()
     expect(page.locator(".callout")).to_contain_text("is active")
@@ -116,7 +116,9 @@ def test_a_monitor_switched_in_the_page_is_switched(server: Served, seat: Seat) 
     assert ask(server, messages, POLICY)["trimtab"]["verdicts"]["harm"]["mode"] == "enforce"
     page = seat.open("policies/guard")
     page.locator('[data-field="monitors.harm.mode"][data-mode=shadow]').click()
-    expect(page.get_by_role("alert")).to_contain_text("watch.yaml")
+    expect(page.locator(".callout")).to_contain_text("Revision 2 is active")
+    page.get_by_role("button", name="Roll back to 1").click()
+    expect(page.locator(".callout")).to_contain_text("Revision 1 is what is active again")
 
 
 def test_pages_of_a_busy_server(

@@ -52,10 +52,11 @@ class Policies(Shape):
 
 
 class PolicyDetail(PolicyLine):
-    """A revision of a policy, and all of them in short."""
+    """A revision of a policy, and all of them in short; ``file`` is where a directory has it."""
 
     active: bool
     content: Json
+    file: str | None
     revisions: list[RevisionShape]
 
 

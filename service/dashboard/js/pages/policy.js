@@ -10,11 +10,13 @@ export async function render({ section, who, target }) {
   const path = `policies/${encodeURIComponent(target)}`;
   const told = h("div", {});
   const body = h("div", {});
+  let now = null;
   put(section, h("p", {}, h("a", { href: "#/policies" }, "Policies")), told, body);
 
   async function load() {
     const [policy, all] = await Promise.all([get(path), get("policies")]);
     const spec = policy.content.spec;
+    now = { isOwned: policy.owner === "directory", generation: all.generation };
     const uses = Object.entries(spec.monitors ?? {});
     put(
       body,
@@ -22,7 +24,8 @@ export async function render({ section, who, target }) {
       h("p", {}, policy.description || "No description."),
       h("p", { class: "muted" }, `Revision ${policy.revision}, owned by ${policy.owner === "directory" ? "the policy directory: it is changed in its file" : "the API"}.`),
       h("h2", {}, "Modes"),
-      table("Modes", ["What", "Mode", "Does", "Fires at"], [modeRow("The policy", "mode", policy.mode, all.generation), ...uses.map(([name, use]) => modeRow(h("a", { href: `#/monitors/${encodeURIComponent(name)}` }, name), `monitors.${name}.mode`, use.mode, all.generation, use, name))]),
+      may(who, "operator") && policy.owner === "directory" ? elsewhere(policy) : null,
+      table("Modes", ["What", "Mode", "Does", "Fires at"], [modeRow("The policy", "mode", policy.mode), ...uses.map(([name, use]) => modeRow(h("a", { href: `#/monitors/${encodeURIComponent(name)}` }, name), `monitors.${name}.mode`, use.mode, use, name))]),
       h("h2", {}, "Revisions"),
       timeline(policy),
       h("h2", {}, "What changed"),
@@ -32,13 +35,21 @@ export async function render({ section, who, target }) {
     );
   }
 
-  function modeRow(what, field, mode, generation, use, name = "the policy") {
-    const at = use ? (use.above !== null && use.above !== undefined ? `above ${use.above}` : `false-positive rate ${use.fpr}`) : "";
-    return row(what, may(who, "operator") ? switcher(field, mode, generation, name) : badge(mode, mode), use ? use.do : "", at);
+  // Nothing is offered that the server would refuse: the directory says what its policies are.
+  function elsewhere(policy) {
+    const file = policy.file ? h("code", {}, policy.file) : "its file";
+    const text = ["The policy directory owns this policy, so it is not switched here. Change ", h("code", {}, "mode"), " in ", file, ", and it is served within a second; or apply a copy under another name."];
+    return h("p", { class: "callout", id: "elsewhere" }, text);
   }
 
-  function switcher(field, mode, generation, name) {
-    return h("div", { class: "modes", role: "group", "aria-label": `Mode of ${name}` }, MODES.map((one) => h("button", { type: "button", class: "plain", "aria-pressed": String(one === mode), "data-field": field, "data-mode": one, onclick: () => one !== mode && change({ [field]: one }, generation) }, one)));
+  function modeRow(what, field, mode, use, name = "the policy") {
+    const at = use ? (use.above !== null && use.above !== undefined ? `above ${use.above}` : `false-positive rate ${use.fpr}`) : "";
+    return row(what, may(who, "operator") ? switcher(field, mode, name) : badge(mode, mode), use ? use.do : "", at);
+  }
+
+  function switcher(field, mode, name) {
+    const { isOwned, generation } = now;
+    return h("div", { class: "modes", role: "group", "aria-label": `Mode of ${name}`, "aria-describedby": isOwned && "elsewhere" }, MODES.map((one) => h("button", { type: "button", class: "plain", "aria-pressed": String(one === mode), "data-field": field, "data-mode": one, disabled: isOwned, onclick: () => one !== mode && change({ [field]: one }, generation) }, one)));
   }
 
   async function change(fields, generation) {
@@ -62,7 +73,7 @@ export async function render({ section, who, target }) {
     return h(
       "ol",
       { class: "timeline" },
-      policy.revisions.map((one) => h("li", { class: one.revision === policy.revision && "active" }, h("strong", {}, `Revision ${one.revision}`), one.revision === policy.revision ? " (active)" : "", h("span", { class: "muted" }, ` ${moment(one.created_at)}, by ${one.owner}, `), h("code", {}, one.digest.slice(0, 12)), one.revision !== policy.revision && may(who, "operator") ? [" ", h("button", { type: "button", class: "plain", onclick: () => back(one.revision) }, `Roll back to ${one.revision}`)] : null)),
+      policy.revisions.map((one) => h("li", { class: one.revision === policy.revision && "active" }, h("strong", {}, `Revision ${one.revision}`), one.revision === policy.revision ? " (active)" : "", h("span", { class: "muted" }, ` ${moment(one.created_at)}, by ${one.owner}, `), h("code", {}, one.digest.slice(0, 12)), one.revision !== policy.revision && may(who, "operator") && !now.isOwned ? [" ", h("button", { type: "button", class: "plain", onclick: () => back(one.revision) }, `Roll back to ${one.revision}`)] : null)),
     );
   }
 
