@@ -7,7 +7,7 @@ from service.governor import REFUSED, Governor
 from service.replicas import Replica, ReplicaStore, Roster
 from service.store import StoreError
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.25
 RETRY_SECONDS = 5.0
 """After a refusal: compiling what does not fit is no work for every poll."""
 BEAT_SECONDS = 2.0
