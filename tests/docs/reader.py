@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -83,7 +84,8 @@ class Reader:
             AssertionError: One ended otherwise or printed something else than the page says.
         """
         due = [block for block in blocks if not block.left]
-        for block, following in zip(due, [*due[1:], None], strict=True):
+        for block, following in pairwise([*due, None]):
+            assert block is not None
             if block.language == "sh":
                 self._serve(block) if block.serves else self._run(block)
                 continue
