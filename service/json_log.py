@@ -77,7 +77,7 @@ def configuration(level: str = "INFO", *, access: bool = True) -> dict[str, Any]
         "root": {"handlers": ["json"], "level": level},
         "loggers": {
             **{name: open_up | {"level": level} for name in ("vllm", "uvicorn")},
-            "uvicorn.error": open_up,
+            "uvicorn.error": open_up | {"level": level},
             "uvicorn.access": open_up | quiet,  # the access line is ours: it knows the request
             **dict.fromkeys(_CHATTY, quiet),
             ACCESS: {} if access else quiet,

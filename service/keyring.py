@@ -15,6 +15,8 @@ MAX_AGE_SECONDS = 1.0
 """A key that another process revoked is valid here for no longer, while the store answers."""
 PATIENCE_SECONDS = 0.8
 """How long a request waits for a store that answered last time."""
+FIRST_PATIENCE_SECONDS = 5.0
+"""How long it waits while nothing is known yet: it could only be refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ class KeyRing:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self.refresh())
         if self.fault is None or not self.is_read:
-            await asyncio.wait([self._task], timeout=PATIENCE_SECONDS)
+            patience = PATIENCE_SECONDS if self.is_read else FIRST_PATIENCE_SECONDS
+            await asyncio.wait([self._task], timeout=patience)
         if not self._task.done() and self.fault is None:
             self.fault = "the store does not answer"
 

@@ -9,7 +9,7 @@ import pytest
 
 from service.callers import OWNER
 from service.database import StoreError
-from service.keyring import MAX_AGE_SECONDS, KeyRing
+from service.keyring import MAX_AGE_SECONDS, PATIENCE_SECONDS, KeyRing
 from service.keys import KeyStore, KnownKey, NewKey
 from service.store import Store
 
@@ -62,6 +62,15 @@ async def test_nothing_is_known_before_it_is_read(ring: KeyRing, wire: Wire) -> 
     assert not ring.is_read and not ring.is_empty and ring.find(issued.text) is None
     await ring.fresh()
     assert ring.is_read and ring.find(issued.text) == issued.key
+
+
+async def test_a_first_read_may_take_its_time(ring: KeyRing, wire: Wire) -> None:
+    """While nothing is known a request could only be refused, so it waits longer."""
+    issued = wire.create(NewKey("ci", "infer"), OWNER)
+    wire.hold = hold = threading.Event()
+    asyncio.get_running_loop().call_later(PATIENCE_SECONDS + 0.4, hold.set)
+    await ring.fresh()
+    assert ring.fault is None and ring.find(issued.text) == issued.key
 
 
 async def test_only_its_own_secret_finds_a_key(ring: KeyRing, wire: Wire) -> None:
