@@ -173,12 +173,12 @@ def slope(samples: list[tuple[float, int]]) -> float:
 
 
 def events_of(server: Served) -> int:
-    """Return how many events there are, once all that waits is written."""
+    """Return how many events the policy's requests left, once all that waits is written."""
     time.sleep(3)
     total, after = 0, 0
     while True:
         listed = server.http.get(
-            "/trimtab/v1/events", headers=server.admin, params={"since": after, "limit": 1000}
+            "/trimtab/v1/events", headers=server.admin, params={"policy": "live", "since": after, "limit": 1000}
         ).json()["events"]
         if not listed:
             return total
