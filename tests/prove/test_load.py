@@ -178,7 +178,9 @@ def events_of(server: Served) -> int:
     total, after = 0, 0
     while True:
         listed = server.http.get(
-            "/trimtab/v1/events", headers=server.admin, params={"policy": "live", "since": after, "limit": 1000}
+            "/trimtab/v1/events",
+            headers=server.admin,
+            params={"policy": "live", "since": after, "limit": 1000},
         ).json()["events"]
         if not listed:
             return total
