@@ -29,6 +29,8 @@ PRAGMAS = (
     # What was acknowledged outlives a loss of power too.
     "synchronous=FULL",
     "foreign_keys=ON",
+    # KiB a connection: two MiB each, SQLite's own choice, grow for hours and look like a leak.
+    "cache_size=-256",
 )
 # A server that cannot be reached any more is noticed in seconds, also in the middle of a statement.
 PATIENCE = {

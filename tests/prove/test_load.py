@@ -31,7 +31,7 @@ CHANGE_SECONDS = 1.0
 TOKENS = 48
 MIB = 1 << 20
 GROWTH = 1.0
-"""MiB a minute of all processes together: below it there is no leak that these minutes can show."""
+"""MiB a minute of the API process: below it there is no leak that these minutes can show."""
 EAGER = ("--enforce-eager",)
 WAITING = (
     *("--worker-cls", "service.engine.bench_plain.CPUPlainWorker"),
@@ -110,18 +110,25 @@ def _has_text(line: str) -> bool:
     return '"content":"' in line and '"content":""' not in line
 
 
-def memory(server: Served) -> int:
-    """Return the bytes that the server's processes hold, each page counted once."""
-    total = 0
+def memory(server: Served) -> tuple[int, int]:
+    """Return the bytes that the API process holds, and those of its engine, each page once.
+
+    An engine has a group of its own (``service.engine.orphan``), and its server's session.
+    """
+    serving, engine = 0, 0
     for process in Path("/proc").iterdir():
-        if process.name.isdigit() and _group(process) == server.process.pid:
-            total += _proportional(process)
-    return total
+        if not process.name.isdigit() or _session(process) != server.process.pid:
+            continue
+        if int(process.name) == server.process.pid:
+            serving += _proportional(process)
+        else:
+            engine += _proportional(process)
+    return serving, engine
 
 
-def _group(process: Path) -> int:
+def _session(process: Path) -> int:
     try:
-        return os.getpgid(int(process.name))
+        return os.getsid(int(process.name))
     except ProcessLookupError:
         return 0
 
@@ -147,10 +154,10 @@ def watched(name: str, coefficient: float) -> dict[str, Any]:
     }
 
 
-async def under_churn(server: Served) -> tuple[Load, list[tuple[float, int]], int]:
+async def under_churn(server: Served) -> tuple[Load, list[tuple[float, int, int]], int]:
     """Load a server while its policy changes; return memory over time and the changes too."""
     loading = asyncio.create_task(streams(server, SECONDS, "live"))
-    samples: list[tuple[float, int]] = []
+    samples: list[tuple[float, int, int]] = []
     changes, started = 0, time.monotonic()
     async with httpx.AsyncClient(base_url=server.url, headers=server.admin, timeout=60) as client:
         while not loading.done():
@@ -159,16 +166,15 @@ async def under_churn(server: Served) -> tuple[Load, list[tuple[float, int]], in
             answer = await client.post("/trimtab/v1/policies", json=document)
             assert answer.is_success, answer.text
             if changes % 5 == 0:
-                samples.append(
-                    (time.monotonic() - started, await asyncio.to_thread(memory, server))
-                )
+                used = await asyncio.to_thread(memory, server)
+                samples.append((time.monotonic() - started, *used))
             await asyncio.sleep(CHANGE_SECONDS)
     return await loading, samples, changes
 
 
-def slope(samples: list[tuple[float, int]]) -> float:
-    """Return MiB a minute, over what came after the warm-up."""
-    late = [(at / 60, used / MIB) for at, used in samples if at >= WARM_SECONDS]
+def slope(samples: list[tuple[float, int, int]]) -> float:
+    """Return MiB a minute of the API process, over what came after the warm-up."""
+    late = [(at / 60, used / MIB) for at, used, _ in samples if at >= WARM_SECONDS]
     return float(np.polyfit(*zip(*late, strict=True), 1)[0])
 
 
@@ -218,7 +224,9 @@ def test_five_minutes(tmp_path: Path, figures: dict[str, Any]) -> None:
             "trimtab": load.resets,
         },
         "draining slots at the end": status["capacity"]["draining"],
-        "MiB": [round(samples[0][1] / MIB), round(samples[-1][1] / MIB)],
+        "MiB of the API process": [round(samples[0][1] / MIB), round(samples[-1][1] / MIB)],
+        # Pages of the cache of keys and values count once they are written to.
+        "MiB of the engine's processes": [round(samples[k][2] / MIB) for k in (0, -1)],
         "MiB a minute after the first": round(slope(samples), 2),
         "latency": {name: latency(name, before, load, after) for name in ("first", "whole")},
     }
