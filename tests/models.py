@@ -86,13 +86,18 @@ def build_tokenizer() -> Any:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", BOS)]
     )
+    return as_fast(tokenizer, additional_special_tokens=["<|user|>", "<|assistant|>"])
+
+
+def as_fast(tokenizer: Tokenizer, **more: Any) -> PreTrainedTokenizerFast:
+    """Return a tokenizer as models have it, with the names of ``SPECIALS`` and a chat template."""
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<s>",
         eos_token="<|end|>",
         unk_token="<unk>",
         pad_token="<pad>",
-        additional_special_tokens=["<|user|>", "<|assistant|>"],
+        **more,
     )
     fast.chat_template = CHAT_TEMPLATE
     return fast

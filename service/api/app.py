@@ -133,5 +133,5 @@ def wrap(
     if settings.log_format == "json":
         outer = AccessLog(outer, unlogged)
     app.middleware_stack = outer
-    app.state.lookout = Lookout(server, Prober(app, inner, server))
+    app.state.lookout = Lookout(server, Prober(server.inside, server))
     return app

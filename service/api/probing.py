@@ -11,7 +11,6 @@ from contextlib import suppress
 from typing import Any
 
 import httpx
-from starlette.types import ASGIApp
 
 from forward.tables import CapacityError
 from service.api.decided import Deciding
@@ -47,9 +46,9 @@ _log = logging.getLogger(__name__)
 class Prober:
     """Runs what is due, one probe at a time; one event loop."""
 
-    def __init__(self, app: ASGIApp, inner: ASGIApp, server: Server) -> None:
-        """Ask ``inner``, which is ``app`` within our middleware."""
-        self._inside, self._server = Inside(app, inner, server.keys), server
+    def __init__(self, inside: Inside, server: Server) -> None:
+        """Ask ``inside`` what the monitors of ``server`` have to be asked."""
+        self._inside, self._server = inside, server
         self._done: dict[tuple[str, str], tuple[str, float]] = {}
 
     async def run(self) -> None:

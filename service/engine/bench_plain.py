@@ -14,37 +14,29 @@ from vllm.v1.worker.gpu_worker import Worker
 from service.engine.waiting import wait_in_place
 
 
-class PlainScheduler(Scheduler):
+class _WaitingScheduler:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        wait_in_place()
+        super().__init__(*args, **kwargs)
+
+
+class _WaitingWorker:
+    def init_device(self) -> None:
+        wait_in_place()
+        super().init_device()  # type: ignore[misc]
+
+
+class PlainScheduler(_WaitingScheduler, Scheduler):
     """vLLM's synchronous scheduler."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Choose how this process waits, and be vLLM's."""
-        wait_in_place()
-        super().__init__(*args, **kwargs)
 
-
-class AsyncPlainScheduler(AsyncScheduler):
+class AsyncPlainScheduler(_WaitingScheduler, AsyncScheduler):
     """vLLM's asynchronous scheduler."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Choose how this process waits, and be vLLM's."""
-        wait_in_place()
-        super().__init__(*args, **kwargs)
 
-
-class CPUPlainWorker(CPUWorker):
+class CPUPlainWorker(_WaitingWorker, CPUWorker):
     """vLLM's worker on CPUs."""
 
-    def init_device(self) -> None:
-        """Choose how this process waits, and be vLLM's."""
-        wait_in_place()
-        super().init_device()
 
-
-class CUDAPlainWorker(Worker):
+class CUDAPlainWorker(_WaitingWorker, Worker):
     """vLLM's worker on CUDA GPUs."""
-
-    def init_device(self) -> None:
-        """Choose how this process waits, and be vLLM's."""
-        wait_in_place()
-        super().init_device()

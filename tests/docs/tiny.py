@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tests.evidence import ROOT
-from tests.models import CHAT_TEMPLATE, SPECIALS, build_model
+from tests.models import SPECIALS, as_fast, build_model
 
 VOCABULARY = 1024
 PAGE = ROOT / "docs" / "tutorial-own-model.md"
@@ -39,12 +39,4 @@ def _tokenizer(words: str) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator([words], trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<s>",
-        eos_token="<|end|>",
-        unk_token="<unk>",
-        pad_token="<pad>",
-    )
-    fast.chat_template = CHAT_TEMPLATE
-    return fast
+    return as_fast(tokenizer)

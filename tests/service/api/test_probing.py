@@ -14,6 +14,7 @@ import pytest_asyncio
 from starlette.types import Receive, Scope, Send
 
 from monitors import probe_card
+from service.api.inside import Inside
 from service.api.lookout import Lookout
 from service.api.observer import Observer
 from service.api.probing import Prober
@@ -84,6 +85,12 @@ class Probed:
         return page.json()["decisions"]
 
 
+def prober(world: World, engine: Scripted) -> Prober:
+    """What asks a scripted engine in the place of the world's own."""
+    server = server_of(world)
+    return Prober(Inside(world.app, engine, server.keys), server)
+
+
 @pytest_asyncio.fixture
 async def probed() -> AsyncIterator[Probed]:
     world = await build(points=[post(k) for k in (0, 1, 2, 3)], prompting=PROMPTING)
@@ -93,7 +100,7 @@ async def probed() -> AsyncIterator[Probed]:
     answer = await apply(world, HARM, watch)
     assert answer.status_code == 200, answer.text
     engine = Scripted(world)
-    yield Probed(world, engine, Prober(world.app, engine, server_of(world)))
+    yield Probed(world, engine, prober(world, engine))
     world.store.close()
 
 
@@ -116,12 +123,12 @@ async def test_a_silent_monitor_an_unfit_one_and_one_that_says_nothing_do_not_fi
     await probed.prober.look()
     assert probed.value("trimtab_probe_fired", kind="bad") == 0
     assert probed.value("trimtab_probes_total", kind="bad", outcome="fault") == 2
-    again = Prober(probed.world.app, probed.engine, server_of(probed.world))
+    again = prober(probed.world, probed.engine)
     probed.engine.fault, probed.engine.status = None, 500
     await again.look()
     assert probed.value("trimtab_probe_fired", kind="bad") == 0
     assert probed.value("trimtab_probes_total", kind="bad", outcome="failed") == 2
-    once_more = Prober(probed.world.app, probed.engine, server_of(probed.world))
+    once_more = prober(probed.world, probed.engine)
     probed.engine.status, probed.engine.is_mute = 200, True
     await once_more.look()
     assert probed.value("trimtab_probes_total", kind="bad", outcome="failed") == 4
@@ -224,7 +231,7 @@ async def test_a_key_of_vllm_s_own_is_sent_along(probed: Probed):
     use = {"mode": "shadow", "above": 1.0, "do": "log"}
     await apply(world, HARM, document("watchful", monitors={"harm": use}))
     engine = Scripted(world)
-    await Prober(world.app, engine, server_of(world)).look()
+    await prober(world, engine).look()
     assert {headers["authorization"] for _, _, headers in engine.seen} == {"Bearer k1"}
     world.store.close()
 
